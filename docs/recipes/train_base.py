@@ -1,0 +1,164 @@
+"""Train the shipped weights: the recipe behind ``base``.
+
+Run it from the project root on a folder with an ``index.csv`` (columns dataset, image, labels, task,
+kind, n_objects; paths relative to the folder):
+
+    python docs/recipes/train_base.py --data DIR/train --work WORKDIR --minutes 100 --seed 0
+    python docs/recipes/train_base.py --data DIR/train --work WORKDIR --minutes 100 --seed 0 --resume
+
+Only rows of task ``instance`` are used; each kind gets a fixed share of the crops, and a share of the
+steps trains on scenes of the generator in ``napari_attnseg.core.synth``.  The result is a model folder
+(weights and card) in WORKDIR/model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from skimage.io import imread
+
+from napari_attnseg import __version__
+from napari_attnseg.core import normalize, synth
+from napari_attnseg.nn.augment import Prepared, prepare
+from napari_attnseg.nn.checkpoint import save_model
+from napari_attnseg.nn.model import build_model
+from napari_attnseg.nn.train import Recipe, train_steps
+from napari_attnseg.records import ModelCard, Sample
+
+# share of the crops by kind: common kinds are held down, rare ones lifted
+SHARES = {
+    "fluo": 0.50,
+    "rgb_purple_on_white": 0.22,
+    "rgb_tissue": 0.05,
+    "brightfield_gray": 0.08,
+    "phase_contrast": 0.13,
+    "EM_chloroplast": 0.02,
+}
+HELD_OUT = 20  # every 20th image of a kind is kept for calibration and never trained on
+
+
+def to_sample(image: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> Sample:
+    """Normalise an image (H, W) or (H, W, 3+) as the engine does; grey images in colour become grey."""
+    if image.ndim == 3:
+        image = image[..., :3]
+        if np.array_equal(image[..., 0], image[..., 1]) and np.array_equal(image[..., 1], image[..., 2]):
+            image = image[..., 0]
+    scaled = normalize.apply(image, normalize.percentiles(image, rgb=image.ndim == 3))
+    planes = scaled[None] if scaled.ndim == 2 else np.moveaxis(scaled, -1, 0)
+    return Sample(planes, labels.astype(np.int32), np.ones(labels.shape, bool))
+
+
+def load(folder: Path) -> tuple[list[Prepared], np.ndarray[Any, Any], list[str]]:
+    """Read the training images; return them, their probabilities and the held-out image paths."""
+    items, kinds, held, seen = [], [], [], dict.fromkeys(SHARES, 0)
+    with (folder / "index.csv").open() as file:
+        for row in csv.DictReader(file):
+            kind = row["kind"]
+            if row["task"] != "instance" or kind not in SHARES:
+                continue
+            seen[kind] += 1
+            if seen[kind] % HELD_OUT == 0:
+                held.append(row["image"])
+                continue
+            items.append(prepare(to_sample(imread(folder / row["image"]), imread(folder / row["labels"]))))
+            kinds.append(kind)
+    weights = np.array([SHARES[k] / kinds.count(k) for k in kinds])
+    return items, weights / weights.sum(), held
+
+
+def scene(rng: np.random.Generator) -> Prepared:
+    """Make one generated image."""
+    make = list(synth.SCENES.values())[rng.integers(len(synth.SCENES))]
+    image, labels = make(
+        (224, 224),
+        int(rng.integers(2**31)),
+        diameter=float(np.exp(rng.uniform(np.log(10), np.log(60)))),
+        density=float(rng.uniform(0.05, 0.6)),
+        kind=str(rng.choice(["blob", "ellipse", "rod"], p=[0.45, 0.2, 0.35])),
+        clustered=float(rng.uniform(0.2, 0.9)),
+    )
+    return prepare(to_sample(image, labels))
+
+
+def main() -> None:
+    """Train, checkpoint, save."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--context", default="local+global")
+    parser.add_argument("--architecture", default="attnseg", choices=["attnseg", "article"])
+    parser.add_argument("--generated", type=float, default=0.4, help="share of steps with generated scenes")
+    parser.add_argument("--resume", action="store_true")
+    args = parser.parse_args()
+
+    torch.manual_seed(args.seed)
+    options = {"context": args.context} if args.architecture == "attnseg" else {}
+    model = build_model(args.architecture, **options)
+    items, weights, held = load(args.data)
+    print(f"{len(items)} images, {len(held)} held out", file=sys.stderr)
+    recipe = Recipe(steps=args.steps, minutes=args.minutes, seed=args.seed)
+    args.work.mkdir(parents=True, exist_ok=True)
+    log = (args.work / "progress.jsonl").open("a")
+    run = train_steps(
+        model,
+        items,
+        recipe,
+        weights=weights,
+        checkpoint=args.work / "last.safetensors",
+        resume=args.resume,
+        fresh=scene,
+        fresh_share=args.generated,
+    )
+    last = None
+    for last in run:
+        if last.step % 50 == 0:
+            row = {
+                "step": last.step,
+                "of": last.total,
+                "loss": last.loss,
+                "lr": last.lr,
+                "s": round(last.seconds, 1),
+            }
+            log.write(json.dumps(row | {k: round(v, 4) for k, v in last.parts.items()}) + "\n")
+            log.flush()
+    if last is None:
+        raise SystemExit("the checkpoint is complete already")
+    card = ModelCard(
+        id="base",
+        name="Base: nuclei and cells",
+        architecture={"architecture": args.architecture, **options},
+        diameter=recipe.canonical,
+        description="Nuclei and whole cells in fluorescence, stained and phase-contrast images.",
+        training={
+            "recipe": "docs/recipes/train_base.py",
+            "version": __version__,
+            "seed": args.seed,
+            "steps": last.step,
+            "hours": round(last.seconds / 3600, 2),
+            "crops": last.step * recipe.batch,
+            "generated_share": args.generated,
+            "shares": SHARES,
+            "images": len(items),
+            "held_out": len(held),
+            "finished": time.strftime("%Y-%m-%d"),
+        },
+    )
+    save_model(args.work / "model", model, card)
+    (args.work / "held_out.json").write_text(json.dumps(held))
+
+
+if __name__ == "__main__":
+    main()

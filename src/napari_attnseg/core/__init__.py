@@ -1,0 +1,1 @@
+"""numpy only: no torch, Qt or napari here; scipy and scikit-image are imported inside functions."""

@@ -1,0 +1,94 @@
+"""TokenGrid: the only owner of the change between pixels and attention tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class TokenGrid:
+    """A grid of square tokens over a field of an image plane.
+
+    A field pixel ``p`` (counted from ``origin``) covers ``[p, p + 1)``; scaled by ``zoom`` it lies in
+    the token ``floor((p + 0.5) * zoom / stride)``.
+
+    Attributes
+    ----------
+    stride : int
+        Token side in pixels of the resized field the network saw.
+    zoom : float
+        Factor by which the field was resized before the network.
+    shape : tuple of int
+        (gh, gw) tokens.
+    origin : tuple of int
+        (y, x) of the field's first pixel in the image plane.
+    field : tuple of int
+        (H, W) of the field in image pixels.
+    """
+
+    stride: int
+    zoom: float
+    shape: tuple[int, int]
+    origin: tuple[int, int]
+    field: tuple[int, int]
+
+    @property
+    def cell(self) -> float:
+        """Side of a token in image pixels."""
+        return self.stride / self.zoom
+
+    def token_of(self, pixel: tuple[float, float]) -> tuple[int, int]:
+        """Return the (row, column) token of an image pixel, clipped to the grid."""
+        row, col = (int(np.floor((p - o + 0.5) / self.cell)) for p, o in zip(pixel, self.origin, strict=True))
+        return min(max(row, 0), self.shape[0] - 1), min(max(col, 0), self.shape[1] - 1)
+
+    def pixel_of(self, token: tuple[int, int]) -> tuple[float, float]:
+        """Return the image position of a token's centre, pixels (centres at integers)."""
+        y, x = (o + (t + 0.5) * self.cell - 0.5 for t, o in zip(token, self.origin, strict=True))
+        return y, x
+
+    def contains(self, pixel: tuple[float, float]) -> bool:
+        """Tell whether an image pixel lies in the field."""
+        return all(-0.5 <= p - o < n - 0.5 for p, o, n in zip(pixel, self.origin, self.field, strict=True))
+
+    def affine(self) -> npt.NDArray[np.float64]:
+        """Return the (3, 3) matrix from token indices to image pixels, for a layer of its own."""
+        shift = [o + (self.cell - 1) / 2 for o in self.origin]
+        return np.array([[self.cell, 0, shift[0]], [0, self.cell, shift[1]], [0, 0, 1]], dtype=float)
+
+    def index_maps(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Return the token row of every field row (H,) and the token column of every field column (W,)."""
+        rows, cols = (
+            np.minimum(((np.arange(n) + 0.5) / self.cell).astype(np.intp), g - 1)
+            for n, g in zip(self.field, self.shape, strict=True)
+        )
+        return rows, cols
+
+    def paint(
+        self, values: npt.NDArray[np.float32], shape: tuple[int, int], fill: float = 0.0
+    ) -> npt.NDArray[np.float32]:
+        """Repeat each token's value over its cell of an image plane.
+
+        Parameters
+        ----------
+        values : ndarray, (gh, gw)
+        shape : tuple of int
+            (H, W) of the plane.
+        fill : float
+            Value outside the field.
+
+        Returns
+        -------
+        ndarray, (H, W) float32
+        """
+        rows, cols = self.index_maps()
+        out = np.full(shape, fill, dtype=np.float32)
+        (y, x), (h, w) = self.origin, self.field
+        out[y : y + h, x : x + w] = values[np.ix_(rows, cols)]
+        return out

@@ -1,0 +1,88 @@
+"""Intensity scaling: percentiles of a plane to about 0..1, and its inverse."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_attnseg.records import Normalisation
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+LOW, HIGH = 1.0, 99.8
+_MAX_SAMPLES = 1_000_000
+
+
+def finite(image: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+    """Return ``image`` as float32 with NaN and infinities replaced by the lowest finite value."""
+    out = np.array(image, dtype=np.float32)  # always a copy: the input is never changed
+    bad = ~np.isfinite(out)
+    if bad.any():
+        out[bad] = out[~bad].min() if not bad.all() else 0.0
+    return out
+
+
+def percentiles(image: npt.NDArray[np.generic], *, rgb: bool = False) -> Normalisation:
+    """Measure the scaling of a plane.
+
+    Parameters
+    ----------
+    image : ndarray, (H, W) or (H, W, C)
+        Any integer, float or bool dtype; non-finite samples are left out.
+    rgb : bool
+        Scale the colours together, so that hue is kept.
+
+    Returns
+    -------
+    Normalisation
+        One low and high per channel (1st and 99.8th percentile; for a constant channel ``high`` is
+        ``low + 1``).
+    """
+    planes = image[..., None] if image.ndim == 2 else image
+    flat = planes.reshape(-1, planes.shape[-1])
+    step = max(1, len(flat) // _MAX_SAMPLES)
+    sample = np.asarray(flat[::step], dtype=np.float64)
+    if rgb:
+        low, high = _range(sample.ravel())
+        return Normalisation((low,) * flat.shape[1], (high,) * flat.shape[1])
+    pairs = [_range(sample[:, c]) for c in range(flat.shape[1])]
+    return Normalisation(tuple(p[0] for p in pairs), tuple(p[1] for p in pairs))
+
+
+def _range(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    values = values[np.isfinite(values)]
+    if values.size == 0:
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.percentile(values, [LOW, HIGH]))
+    if high <= low:  # sparse or constant: fall back on the full range
+        low, high = float(values.min()), float(values.max())
+    return low, high if high > low else low + 1.0
+
+
+def apply(image: npt.NDArray[np.generic], norm: Normalisation) -> npt.NDArray[np.float32]:
+    """Scale an image; values beyond the percentiles are clipped to [-0.2, 1.5].
+
+    Parameters
+    ----------
+    image : ndarray, (H, W) or (H, W, C)
+
+    Returns
+    -------
+    ndarray, float32, same shape
+    """
+    low = np.asarray(norm.low, dtype=np.float32)
+    span = np.asarray(norm.high, dtype=np.float32) - low
+    if image.ndim == 2:
+        low, span = low[0], span[0]
+    return np.clip((finite(image) - low) / span, -0.2, 1.5)
+
+
+def invert(scaled: npt.NDArray[np.float32], norm: Normalisation) -> npt.NDArray[np.float32]:
+    """Undo :func:`apply` (exact but for what was clipped)."""
+    low = np.asarray(norm.low, dtype=np.float32)
+    span = np.asarray(norm.high, dtype=np.float32) - low
+    if scaled.ndim == 2:
+        low, span = low[0], span[0]
+    return scaled * span + low

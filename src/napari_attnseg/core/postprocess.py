@@ -1,0 +1,352 @@
+"""From dense maps to objects: attention to seeds, or a watershed on the distance map.
+
+**Seeds.**  A foreground pixel ``i`` votes for the place ``e_i`` of its object's seed.  Seeds ``s_j`` are
+the peaks of the votes.  The pixel attends to them, and to a background slot, with
+
+    A_ij = softmax_j(-k |e_i - s_j|^2 / D_i^2),    background logit  -k r^2
+
+where ``D_i`` is the predicted diameter, ``k = 50`` (a miss of 0.1 diameters is one deviation) and
+``r = 0.5``; it belongs to the seed it attends to most.  Votes are counted on the pixel grid, so ``e_i``
+is rounded.  No step loops over objects in Python.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_attnseg.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+    from napari_attnseg.core.grid import TokenGrid
+    from napari_attnseg.params import ReadoutParams
+    from napari_attnseg.records import DenseMaps
+
+    Labels = npt.NDArray[np.int32]
+    Floats = npt.NDArray[np.float32]
+
+SHARPNESS = 50.0  # k
+REACH = 0.5  # r, in object diameters
+_VOTE_SIGMA = 0.07  # blur of the votes, in object diameters
+_SEED_HEIGHT = 0.2  # share of an object's pixels that must vote within one blur
+_SEED_GAP = 0.3  # closer peaks (in diameters) are one seed
+
+
+@dataclass(frozen=True, slots=True)
+class Seeds:
+    """Seeds and who votes for them.
+
+    Attributes
+    ----------
+    position : ndarray, (n, 2) float32
+        (y, x) pixels.
+    pixels : ndarray, (m,) int64
+        Flat indices of the foreground pixels.
+    vote : ndarray, (m, 2) float32
+        Where each of them votes, pixels (rounded, inside the image).
+    diameter : ndarray, (m,) float32
+        Predicted object diameter at each of them, pixels.
+    best, second : ndarray, (m,) int64
+        The nearest and the second nearest seed of each; n where there is none.
+    weight, runner_up : ndarray, (m,) float32
+        Attention on them; with the background's they sum to at most 1.
+    """
+
+    position: Floats
+    pixels: npt.NDArray[np.int64]
+    vote: Floats
+    diameter: Floats
+    best: npt.NDArray[np.int64]
+    second: npt.NDArray[np.int64]
+    weight: Floats
+    runner_up: Floats
+
+
+def find_seeds(maps: DenseMaps, threshold: float = 0.5, split: float = 0.0) -> Seeds:
+    """Collect the votes, find the seeds and let every foreground pixel attend to them.
+
+    Parameters
+    ----------
+    threshold : float
+        Foreground probability from which a pixel votes.
+    split : float
+        -1..1: above 0 finds more seeds, below 0 fewer.
+    """
+    h, w = maps.foreground.shape
+    pixels = np.flatnonzero(maps.foreground > threshold)
+    y, x = np.divmod(pixels, w)
+    diameter = np.clip(maps.size.ravel()[pixels], 3.0, 2.0 * max(h, w))
+    dy, dx = maps.offset.reshape(2, -1)[:, pixels]
+    vy = np.clip(np.rint(y + dy), 0, h - 1).astype(np.int64)
+    vx = np.clip(np.rint(x + dx), 0, w - 1).astype(np.int64)
+    votes = _vote_map((h, w), vy * w + vx, diameter, maps.foreground.ravel()[pixels], split)
+    position = _peaks(votes, maps.size, split)
+    best, second, weight, runner = _attend(position, vy * w + vx, diameter, w)
+    vote = np.stack([vy, vx], axis=1).astype(np.float32)
+    return Seeds(position, pixels, vote, diameter, best, second, weight, runner)
+
+
+def _vote_map(
+    shape: tuple[int, int], cell: npt.NDArray[np.int64], diameter: Floats, prob: Floats, split: float
+) -> Floats:
+    """Return the blurred votes: about the share of an object's pixels that vote within one blur.
+
+    Votes are blurred by an octave of object size at a time, so that large and small objects are treated
+    alike.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    total = np.zeros(shape, dtype=np.float32)
+    if not len(cell):
+        return total
+    octave = np.floor(np.log2(diameter)).astype(np.int64)
+    weight = prob / (np.pi / 4 * diameter**2)
+    for step in range(int(octave.min()), int(octave.max()) + 1):  # at most a dozen
+        mine = octave == step
+        if not mine.any():
+            continue
+        sigma = max(0.7, _VOTE_SIGMA * 2.0 ** (step + 0.5) * 2.0 ** (-0.75 * split))
+        counts = np.bincount(cell[mine], weight[mine], minlength=shape[0] * shape[1]).astype(np.float32)
+        total += gaussian_filter(counts.reshape(shape), sigma, truncate=3) * (2 * np.pi * sigma**2)
+    return total
+
+
+def _peaks(votes: Floats, size: Floats, split: float) -> Floats:
+    """Return the local maxima of the votes, without those near a higher one, (n, 2)."""
+    from scipy.ndimage import maximum_filter
+    from scipy.spatial import cKDTree
+
+    height = _SEED_HEIGHT * 2.0 ** (-1.5 * split)
+    top = (votes > height) & (votes == maximum_filter(votes, 3))
+    where = np.argwhere(top)
+    if len(where) < 2:
+        return where.astype(np.float32)
+    value = votes[top]
+    gap = _SEED_GAP * 2.0 ** (-1.0 * split) * np.clip(size[top], 3.0, None)
+    pairs = cKDTree(where).query_pairs(float(gap.max()), output_type="ndarray")
+    a, b = pairs.T
+    near = np.hypot(*(where[a] - where[b]).T) < np.minimum(gap[a], gap[b])
+    a, b = a[near], b[near]
+    keep = np.ones(len(where), dtype=bool)
+    first = value[a] >= value[b]  # ties: the earlier one stays
+    keep[np.where(first, b, a)] = False
+    return where[keep].astype(np.float32)
+
+
+def _attend(
+    position: Floats, cell: npt.NDArray[np.int64], diameter: Floats, width: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats, Floats]:
+    """Return best and second seed of every vote and the attention on them."""
+    from scipy.spatial import cKDTree
+
+    count = len(position)
+    if not count or not len(cell):
+        none = np.full(len(cell), count, dtype=np.int64)
+        zero = np.zeros(len(cell), dtype=np.float32)
+        return none, none.copy(), zero, zero.copy()
+    cells, back = np.unique(cell, return_inverse=True)  # many pixels vote for one cell
+    points = np.stack(np.divmod(cells, width), axis=1)
+    distance, index = (np.asarray(found) for found in cKDTree(position).query(points, k=2))
+    tie = distance[:, 0] == distance[:, 1]  # of two equally near seeds the first in the list is the best
+    index[tie] = np.sort(index[tie], axis=1)
+    miss = (distance[back] / diameter[:, None]).astype(np.float32)
+    logits = -SHARPNESS * np.minimum(miss, 1e3) ** 2
+    background = np.float32(-SHARPNESS * REACH**2)
+    top = np.maximum(logits[:, 0], background)
+    exp = np.exp(logits - top[:, None])
+    exp[~np.isfinite(distance[back])] = 0.0
+    total = exp.sum(axis=1) + np.exp(background - top)
+    best = np.where(logits[:, 0] > background, index[back, 0], count)
+    return best, index[back, 1], exp[:, 0] / total, exp[:, 1] / total
+
+
+def seeds_readout(maps: DenseMaps, params: ReadoutParams) -> tuple[Labels, Floats]:
+    """Label by attention to seeds; return raw labels and per-pixel certainty, both (H, W)."""
+    seeds = find_seeds(maps, params.threshold, params.split)
+    labels = np.zeros(maps.foreground.size, dtype=np.int32)
+    certainty = np.zeros(maps.foreground.size, dtype=np.float32)
+    taken = seeds.best < len(seeds.position)
+    labels[seeds.pixels[taken]] = seeds.best[taken] + 1
+    certainty[seeds.pixels] = seeds.weight * maps.foreground.ravel()[seeds.pixels]
+    shape = maps.foreground.shape
+    return labels.reshape(shape), certainty.reshape(shape)
+
+
+def watershed_readout(maps: DenseMaps, params: ReadoutParams) -> tuple[Labels, Floats]:
+    """Label by a watershed on the distance map; return raw labels and per-pixel certainty."""
+    from scipy.ndimage import gaussian_filter, label
+    from skimage.morphology import reconstruction
+    from skimage.segmentation import watershed
+
+    inside = maps.foreground > params.threshold
+    depth = gaussian_filter(maps.distance * inside, 0.7)
+    h = np.float32(0.12 * 2.0 ** (-2.0 * params.split))
+    domes = depth - reconstruction(np.maximum(depth - h, 0), depth).astype(np.float32)
+    markers, _ = label((domes > 0.5 * h) & (depth > 0.2) & inside)
+    labels: Labels = watershed(-depth, markers, mask=inside).astype(np.int32)
+    return labels, maps.foreground * inside
+
+
+READOUTS: Registry[Callable[[DenseMaps, ReadoutParams], tuple[Labels, Floats]]] = Registry(
+    "readout", "napari_attnseg.postprocessors"
+)
+READOUTS.add("seeds", seeds_readout)
+READOUTS.add("watershed", watershed_readout)
+
+
+def read_out(
+    maps: DenseMaps, params: ReadoutParams, default: str = "seeds"
+) -> tuple[Labels, dict[str, npt.NDArray[np.generic]]]:
+    """Turn dense maps into objects.
+
+    Parameters
+    ----------
+    maps : DenseMaps
+        Of a whole plane or field, (H, W).
+    params : ReadoutParams
+        Threshold, smallest size, split or merge, edge and hole handling.
+    default : str
+        The readout meant by "auto".
+
+    Returns
+    -------
+    labels : ndarray, (H, W) int32
+        Objects 1..n, 0 is background; every object is one connected piece.
+    features : dict of ndarray, (n,)
+        ``index`` (label ids), ``confidence`` (mean over the object of foreground probability times the
+        attention on its seed, 0..1) and ``size`` (pixels).
+
+    Raises
+    ------
+    InputError
+        Unknown readout.
+    """
+    name = default if params.readout == "auto" else params.readout
+    labels, certainty = READOUTS.get(name)(maps, params)
+    labels = tidy(labels, params)
+    count = int(labels.max(initial=0))
+    size = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    summed = np.bincount(labels.ravel(), certainty.ravel(), minlength=count + 1)[1:]
+    return labels, {
+        "index": np.arange(1, count + 1),
+        "confidence": np.clip(summed / np.maximum(size, 1), 0, 1).astype(np.float32),
+        "size": size,
+    }
+
+
+def tidy(labels: Labels, params: ReadoutParams) -> Labels:
+    """Keep the largest piece of each object, fill holes, drop small ones and those at the edge, renumber."""
+    labels = largest_pieces(labels)
+    if params.fill_holes:
+        labels = fill_holes(labels)
+    count = int(labels.max(initial=0))
+    keep = np.bincount(labels.ravel(), minlength=count + 1) >= max(params.min_size, 1)
+    if params.drop_edge:
+        for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+            keep[edge] = False
+    keep[0] = False
+    table = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
+    out: Labels = table[labels]
+    return out
+
+
+def largest_pieces(labels: Labels) -> Labels:
+    """Set all but the largest 4-connected piece of every label to 0."""
+    from skimage.measure import label
+
+    pieces = label(labels, connectivity=1)
+    size = np.bincount(pieces.ravel())
+    owner = np.zeros(len(size), dtype=np.int64)
+    owner[pieces.ravel()] = labels.ravel()
+    size[0] = 0
+    order = np.lexsort((size, owner))
+    last = np.append(owner[order][1:] != owner[order][:-1], True)  # the largest piece of each owner
+    keep = np.zeros(len(size), dtype=bool)
+    keep[order[last]] = True
+    return np.where(keep[pieces], labels, 0).astype(np.int32)
+
+
+def fill_holes(labels: Labels) -> Labels:
+    """Fill background pieces that one single object encloses."""
+    from skimage.measure import label
+
+    if min(labels.shape) < 3:
+        return labels
+    ground = label(labels == 0, connectivity=1)
+    count = int(ground.max(initial=0))
+    low = np.full(count + 1, np.iinfo(np.int32).max, dtype=np.int64)
+    high = np.zeros(count + 1, dtype=np.int64)
+    for a, b in (
+        (np.s_[:-1], np.s_[1:]),
+        (np.s_[1:], np.s_[:-1]),
+        (np.s_[:, :-1], np.s_[:, 1:]),
+        (np.s_[:, 1:], np.s_[:, :-1]),
+    ):
+        meet = (ground[a] > 0) & (labels[b] > 0)
+        np.minimum.at(low, ground[a][meet], labels[b][meet])
+        np.maximum.at(high, ground[a][meet], labels[b][meet])
+    open_ = np.zeros(count + 1, dtype=bool)
+    for edge in (ground[0], ground[-1], ground[:, 0], ground[:, -1]):
+        open_[edge] = True
+    fill = np.where((low == high) & ~open_, high, 0)
+    fill[0] = 0
+    return np.where(labels == 0, fill[ground], labels).astype(np.int32)
+
+
+@dataclass(slots=True)
+class SeedBlock:
+    """The instance readout as an attention block: what a pixel attends to are the seeds.
+
+    The tokens are the pixels of the field; only seeds carry weight, and the background slot is the
+    register.  See :class:`napari_attnseg.core.attention.Block`.
+    """
+
+    grid: TokenGrid
+    seeds: Seeds
+    name: str = "readout"
+    kind: str = "readout"
+    heads: int = 1
+    window: int | None = None
+
+    def row(self, pixel: tuple[int, int], head: str) -> tuple[Floats, float]:
+        """Return the weights of all seeds for a pixel; a background pixel attends to nothing."""
+        from napari_attnseg.core.attention import heads_of, softmax
+
+        heads_of(head, 1)
+        gh, gw = self.grid.shape
+        out = np.zeros((gh, gw), dtype=np.float32)
+        y, x = self.grid.token_of(pixel)
+        at = int(np.searchsorted(self.seeds.pixels, y * gw + x))
+        if (
+            at >= len(self.seeds.pixels)
+            or self.seeds.pixels[at] != y * gw + x
+            or not len(self.seeds.position)
+        ):
+            return out, 1.0
+        square = ((self.seeds.position - self.seeds.vote[at]) ** 2).sum(axis=1)
+        logits = -SHARPNESS * square / self.seeds.diameter[at] ** 2
+        logits = np.append(logits, np.float32(-SHARPNESS * REACH**2))
+        weights = softmax(logits)
+        sy, sx = self.seeds.position.astype(np.int64).T
+        out[sy, sx] = weights[:-1]
+        return out, float(weights[-1])
+
+    def received(self, head: str) -> tuple[Floats, bool]:
+        """Return the attention each seed receives (best and second choices), mean over all pixels."""
+        from napari_attnseg.core.attention import heads_of
+
+        heads_of(head, 1)
+        gh, gw = self.grid.shape
+        count = len(self.seeds.position)
+        total = np.bincount(self.seeds.best, self.seeds.weight, minlength=count + 1)[:count]
+        total = total + np.bincount(self.seeds.second, self.seeds.runner_up, minlength=count + 1)[:count]
+        out = np.zeros((gh, gw), dtype=np.float32)
+        sy, sx = self.seeds.position.astype(np.int64).T
+        out[sy, sx] = total / (gh * gw)
+        return out, False

@@ -1,0 +1,93 @@
+"""How large the objects are, read from the network's own size map, and the zoom that follows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from napari_attnseg.records import DenseMaps
+
+COMFORT = (0.55, 2.1)  # diameters, as multiples of the canonical one, that need no zoom
+ZOOM_LIMITS = (0.1, 4.0)
+
+
+def estimate_diameter(maps: DenseMaps, threshold: float = 0.5) -> float | None:
+    """Return the median object diameter in pixels, or None where nothing is in the foreground.
+
+    Pixels are weighted by one over the predicted area, so that every object counts once.
+    """
+    inside = maps.foreground > threshold
+    if int(inside.sum()) < 12:
+        return None
+    size = np.maximum(maps.size[inside], 1.0)
+    order = np.argsort(size)
+    weight = np.cumsum(1.0 / size[order] ** 2)
+    return float(size[order][np.searchsorted(weight, weight[-1] / 2)])
+
+
+def zoom_for(diameter: float, canonical: float) -> float:
+    """Return the zoom for objects of ``diameter``: 1 while the network is at ease with it.
+
+    Factors are powers of the fourth root of 2, so that near-equal images get an equal zoom.
+    """
+    ratio = diameter / canonical
+    if COMFORT[0] <= ratio <= COMFORT[1]:
+        return 1.0
+    zoom = 2.0 ** (round(-4 * np.log2(ratio)) / 4)
+    return float(np.clip(zoom, *ZOOM_LIMITS))
+
+
+def zoom_search(
+    canonical: float, threshold: float = 0.5
+) -> Generator[float, DenseMaps, tuple[float, DenseMaps]]:
+    """Search the zoom step by step: yields the zoom to run at, is sent the maps at that zoom.
+
+    A caller that wants to stop between two runs of the network drives this itself; see
+    :func:`settle_zoom` for the rule and the result.
+    """
+    zoom = 1.0
+    maps = yield zoom
+    for _ in range(2):
+        diameter = estimate_diameter(maps, threshold)
+        if diameter is None:
+            break
+        wanted = zoom_for(diameter, canonical)
+        if wanted == zoom or (zoom != 1.0 and max(wanted / zoom, zoom / wanted) <= 1.5):
+            break
+        zoom = wanted
+        maps = yield zoom
+    return zoom, maps
+
+
+def settle_zoom(
+    run: Callable[[float], DenseMaps], canonical: float, threshold: float = 0.5
+) -> tuple[float, DenseMaps]:
+    """Find the zoom for an image whose object size is not known.
+
+    The network runs at zoom 1 and reads the sizes it predicts; where they ask for another zoom it runs
+    there, and once more if that pass asks for a further change of more than a factor 1.5.
+
+    Parameters
+    ----------
+    run : callable
+        ``run(zoom)`` returns the maps of the image at that zoom.
+    canonical : float
+        The model's object diameter, pixels.
+
+    Returns
+    -------
+    tuple of float and DenseMaps
+        The zoom and the maps at that zoom.
+    """
+    search = zoom_search(canonical, threshold)
+    zoom = next(search)
+    while True:
+        try:
+            zoom = search.send(run(zoom))
+        except StopIteration as stop:
+            found: tuple[float, DenseMaps] = stop.value
+            return found

@@ -1,0 +1,174 @@
+"""The Engine Protocol, and ``load_engine``: the only door to ``nn``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from napari_attnseg.errors import EngineUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from napari_attnseg.core.attention import AttentionTape
+    from napari_attnseg.records import DenseMaps, ModelCard, Normalisation, Sample, TrainStep
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A network behind numpy.
+
+    ``image`` is a raw plane, (H, W) grey or (H, W, C) with any C, any integer, float or bool dtype;
+    C == 3 or 4 is taken as RGB(A), any other C is averaged after scaling.  ``norm`` is the scaling of
+    the whole plane when ``image`` is a tile of it; None measures it on ``image``.
+    """
+
+    @property
+    def card(self) -> ModelCard:
+        """The model's card."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where it runs, in words: "CPU, 2 threads", "CUDA: NVIDIA H100, 78 GiB free"."""
+        ...
+
+    def maps(
+        self, image: npt.NDArray[np.generic], *, zoom: float = 1.0, norm: Normalisation | None = None
+    ) -> DenseMaps:
+        """Run the network on a plane or tile resized by ``zoom``; the maps come back in image pixels."""
+        ...
+
+    def tape(
+        self,
+        image: npt.NDArray[np.generic],
+        *,
+        zoom: float = 1.0,
+        norm: Normalisation | None = None,
+        origin: tuple[int, int] = (0, 0),
+    ) -> AttentionTape:
+        """Record queries and keys of every attention block for a plane or tile at ``origin``."""
+        ...
+
+    def features(
+        self, image: npt.NDArray[np.generic], *, zoom: float = 1.0, norm: Normalisation | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Return pixel embeddings, (C, H, W) float32 in image pixels, each of unit length."""
+        ...
+
+    def save(self, folder: Path) -> ModelCard:
+        """Write weights and card into ``folder`` (whole or not at all)."""
+        ...
+
+    def close(self) -> None:
+        """Give memory back."""
+        ...
+
+
+def load_engine(name: str = "base", device: str = "auto") -> Engine:
+    """Load a model by name and return it ready to run.
+
+    Parameters
+    ----------
+    name : str
+        A shipped model or one of the models folder.
+    device : {"auto", "cpu", "cuda", "mps"}
+
+    Raises
+    ------
+    UnknownModelError
+        No model of that name; the hint says what was probably meant.
+    CheckpointError
+        Its files are corrupt or of another version.
+    EngineUnavailableError
+        torch cannot be imported, or the device is not there.
+    """
+    from napari_attnseg.store import models
+
+    stored = models.find(name)
+    engine: Engine = _nn().TorchEngine.from_files(stored.card, stored.weights, device)
+    return engine
+
+
+def train_model(
+    samples: Sequence[Sample],
+    *,
+    name: str,
+    start: str = "base",
+    steps: int | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    resume: bool = False,
+) -> Iterator[TrainStep]:
+    """Train a model on samples and store it under ``name``; yields after every step.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+    name : str
+        Id of the new model.
+    start : str
+        "scratch", or the model to start from.
+    steps, minutes : int or None, float or None
+        Length of the run: one of them.
+    resume : bool
+        Go on from the checkpoint of an interrupted run of that name.
+
+    Raises
+    ------
+    TrainingDataError
+        Nothing to learn from.
+    StoreError
+        The name is taken, or the disk is full.
+    NumericalError
+        The loss stopped being finite.
+    """
+    from napari_attnseg.store import models
+
+    parent = None if start == "scratch" else models.find(start)
+    _nn()
+    from napari_attnseg.nn.finetune import train_and_store
+
+    return train_and_store(
+        samples,
+        name=name,
+        parent=parent,
+        steps=steps,
+        minutes=minutes,
+        seed=seed,
+        device=device,
+        resume=resume,
+    )
+
+
+def devices() -> list[str]:
+    """Describe the devices that the network can use here, best first; imports torch."""
+    _nn()
+    from napari_attnseg.nn import device
+
+    return [device.describe(device.choose(name)) for name in device.available()]
+
+
+def torch_state() -> str:
+    """Return "ready" (imported), "installed" or "missing", without importing torch."""
+    import sys
+    from importlib.util import find_spec
+
+    if "torch" in sys.modules:
+        return "ready"
+    return "installed" if find_spec("torch") is not None else "missing"
+
+
+def _nn() -> Any:
+    try:
+        from napari_attnseg.nn import engine
+    except (ImportError, OSError) as err:  # OSError: a DLL that does not load on Windows
+        raise EngineUnavailableError(
+            f"PyTorch could not be imported ({err}).",
+            "Install it with 'pip install torch', or see pytorch.org for your machine.",
+        ) from err
+    return engine

@@ -1,0 +1,302 @@
+"""Attention blocks: exact local windows, global with rotary positions, and the softmax gate.
+
+All blocks take and return ``(B, H, W, C)`` and differ only in what a position may look at.  Every one
+has learned *registers* (key/value slots that belong to no position), so that "looked at nothing" is a
+share that can be shown.  Each fast path has an explicit twin, ``forward_explicit``, for tests.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+HEAD_DIM = 32
+REGISTERS = 4
+TILE = 8  # side of a query tile of local attention, positions
+_TRAINED_TOKENS = 256  # logits of global attention are scaled by log N / log of this
+_ROPE_BASE = 100.0
+
+
+@dataclass(slots=True)
+class Kept:
+    """What a block leaves on the tape: q, k (B, heads, N, d), register keys (heads, R, d)."""
+
+    kind: str
+    q: Tensor
+    k: Tensor
+    registers: Tensor
+    scale: float
+    shape: tuple[int, int]
+    window: int | None = None
+    bias: Tensor | None = None
+
+
+def rotary_angles(shape: tuple[int, int], dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return cosine and sine, (H * W, dim / 2): the first half of the pairs turns with y, the other with x.
+
+    Axial rotary positions (Heo et al. 2024, arXiv 2403.13298): no parameters, any size.
+    """
+    pairs = dim // 4
+    freq = _ROPE_BASE ** (-torch.arange(pairs, device=device, dtype=torch.float32) / pairs)
+    y = torch.arange(shape[0], device=device, dtype=torch.float32)[:, None] * freq
+    x = torch.arange(shape[1], device=device, dtype=torch.float32)[:, None] * freq
+    angles = torch.cat(
+        [y[:, None].expand(-1, shape[1], -1), x[None].expand(shape[0], -1, -1)], dim=-1
+    ).reshape(shape[0] * shape[1], 2 * pairs)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the pairs of ``x`` (..., N, d) by the angles (N, d / 2)."""
+    a, b = x.float().chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x.dtype)
+
+
+class _QKV(nn.Module):
+    """What local and global attention share: projections, registers, output."""
+
+    def __init__(self, dim: int, registers: int = REGISTERS) -> None:
+        super().__init__()
+        if dim % HEAD_DIM:
+            raise ValueError(f"dim {dim} must be a multiple of {HEAD_DIM}")
+        self.heads = dim // HEAD_DIM
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.register_k = nn.Parameter(torch.randn(self.heads, registers, HEAD_DIM) * 0.5)
+        self.register_v = nn.Parameter(torch.zeros(self.heads, registers, HEAD_DIM))
+        self.scale = HEAD_DIM**-0.5
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project (B, H, W, C) to q, k, v, each (B, heads, H * W, d) with contiguous d."""
+        b, h, w, _ = x.shape
+        qkv = self.qkv(x).reshape(b, h * w, 3, self.heads, HEAD_DIM).permute(2, 0, 3, 1, 4)
+        q, k, v = (t.contiguous() for t in qkv)  # SDPA leaves its fast path otherwise
+        return q, k, v
+
+    def merge(self, out: Tensor, shape: tuple[int, int]) -> Tensor:
+        """Bring (B, heads, H * W, d) back to (B, H, W, C) and project."""
+        b = out.shape[0]
+        return self.proj(out.transpose(1, 2).reshape(b, *shape, self.heads * HEAD_DIM))
+
+
+class GlobalAttention(_QKV):
+    """Every position attends to all positions and to the registers.
+
+    ``A = softmax(s R(q) R(k)^T)``, ``F' = A v`` with rotary positions R and
+    ``s = d^-1/2 log N / log 256``, which keeps the sharpness when the field grows.
+    """
+
+    kind = "global"
+
+    def logit_scale(self, tokens: int) -> float:
+        """Return the factor on ``q k^T`` for ``tokens`` positions."""
+        return self.scale * max(1.0, math.log(max(tokens, 2)) / math.log(_TRAINED_TOKENS))
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = self.split(x)
+        cos, sin = rotary_angles((x.shape[1], x.shape[2]), HEAD_DIM, x.device)
+        return rotate(q, cos, sin), rotate(k, cos, sin), v
+
+    def forward(self, x: Tensor, tape: list[Kept] | None = None, pool: int = 1) -> Tensor:
+        """Attend; ``pool`` > 1 averages keys and values over pool x pool positions to save memory."""
+        b, h, w, _ = x.shape
+        q, k, v = self._project(x)
+        if pool > 1:
+            k, v = (_pool(t, (h, w), pool) for t in (k, v))
+        scale = self.logit_scale(h * w)
+        if tape is not None:
+            tape.append(Kept(self.kind, q, k, self.register_k, scale, (h, w)))
+        k = torch.cat([k, self.register_k.to(k.dtype).expand(b, -1, -1, -1)], dim=2)
+        v = torch.cat([v, self.register_v.to(v.dtype).expand(b, -1, -1, -1)], dim=2)
+        return self.merge(F.scaled_dot_product_attention(q, k, v, scale=scale), (h, w))
+
+    def forward_explicit(self, x: Tensor) -> Tensor:
+        """Compute the same by a full softmax matrix."""
+        b, h, w, _ = x.shape
+        q, k, v = self._project(x)
+        k = torch.cat([k, self.register_k.expand(b, -1, -1, -1)], dim=2)
+        v = torch.cat([v, self.register_v.expand(b, -1, -1, -1)], dim=2)
+        weights = torch.softmax(q @ k.transpose(-1, -2) * self.logit_scale(h * w), dim=-1)
+        return self.merge(weights @ v, (h, w))
+
+
+def _pool(x: Tensor, shape: tuple[int, int], factor: int) -> Tensor:
+    b, heads, _, d = x.shape
+    grid = x.reshape(b * heads, *shape, d).permute(0, 3, 1, 2)
+    small = F.avg_pool2d(grid, factor, ceil_mode=True, count_include_pad=False)
+    return small.flatten(2).transpose(1, 2).reshape(b, heads, -1, d).contiguous()
+
+
+class LocalAttention(_QKV):
+    """Every position attends to the (2 radius + 1)^2 window around it (and to the registers).
+
+    Exact neighbourhood attention with a learned relative-position bias (Hassani et al. 2023); at the
+    border the window is cut, not shifted.  Query tiles of 8 x 8 read a halo of keys, so the memory is
+    linear in the number of positions.
+    """
+
+    kind = "local"
+
+    def __init__(self, dim: int, radius: int = 3, registers: int = REGISTERS) -> None:
+        super().__init__(dim, registers)
+        self.radius = radius
+        self.bias = nn.Parameter(torch.zeros(self.heads, 2 * radius + 1, 2 * radius + 1))
+
+    def forward(self, x: Tensor, tape: list[Kept] | None = None, pool: int = 1) -> Tensor:
+        """Attend; ``pool`` is ignored (the memory is linear already)."""
+        b, h, w, _ = x.shape
+        q, k, v = self.split(x)
+        if tape is not None:
+            kept = Kept(self.kind, q, k, self.register_k, self.scale, (h, w), self.radius, self.bias)
+            tape.append(kept)
+        rows, cols = -(-h // TILE), -(-w // TILE)
+        qt = self._tiles(q, (h, w), halo=0)
+        kt, vt = (self._tiles(t, (h, w), halo=self.radius) for t in (k, v))
+        n = qt.shape[0]
+        kt = torch.cat([kt, self.register_k.to(kt.dtype).expand(n, -1, -1, -1)], dim=2)
+        vt = torch.cat([vt, self.register_v.to(vt.dtype).expand(n, -1, -1, -1)], dim=2)
+        mask = self._mask(h, w, x.device).to(qt.dtype).repeat(b, 1, 1, 1)
+        out = F.scaled_dot_product_attention(qt, kt, vt, attn_mask=mask, scale=self.scale)
+        out = out.reshape(b, rows, cols, self.heads, TILE, TILE, HEAD_DIM)
+        out = out.permute(0, 3, 1, 4, 2, 5, 6).reshape(b, self.heads, rows * TILE, cols * TILE, HEAD_DIM)
+        return self.merge(out[:, :, :h, :w].reshape(b, self.heads, h * w, HEAD_DIM), (h, w))
+
+    def _tiles(self, x: Tensor, shape: tuple[int, int], halo: int) -> Tensor:
+        """Cut (B, heads, H * W, d) into (B * tiles, heads, (8 + 2 halo)^2, d)."""
+        b, heads, _, d = x.shape
+        h, w = shape
+        side = TILE + 2 * halo
+        pad = (0, 0, halo, -w % TILE + halo, halo, -h % TILE + halo)
+        grid = F.pad(x.reshape(b, heads, h, w, d), pad)
+        grid = grid.unfold(2, side, TILE).unfold(3, side, TILE)  # (B, heads, rows, cols, d, side, side)
+        grid = grid.permute(0, 2, 3, 1, 5, 6, 4)
+        return grid.reshape(-1, heads, side * side, d)
+
+    def _mask(self, h: int, w: int, device: torch.device) -> Tensor:
+        """Return the additive mask, (tiles, heads, 64, keys + registers): bias inside, -inf outside."""
+        r, side = self.radius, TILE + 2 * self.radius
+        place = torch.arange(TILE, device=device)[:, None]
+        offset = torch.arange(side, device=device)[None] - place  # (8, side), 0..2r inside the window
+        inside = (offset >= 0) & (offset <= 2 * r)
+        index = offset.clamp(0, 2 * r)
+        bias = self.bias[:, index[:, None, :, None], index[None, :, None, :]]  # (heads, 8, 8, side, side)
+        bias = bias.masked_fill(~(inside[:, None, :, None] & inside[None, :, None, :]), -torch.inf)
+        valid_y, valid_x = (_valid(n, r, device) for n in (h, w))  # (rows, side), (cols, side)
+        valid = valid_y[:, None, :, None] & valid_x[None, :, None, :]
+        valid = valid.reshape(-1, 1, 1, side * side)
+        mask = bias.reshape(1, self.heads, TILE * TILE, side * side)
+        mask = mask.masked_fill(~valid, -torch.inf)
+        return F.pad(mask, (0, self.register_k.shape[1]))  # registers: always open, no bias
+
+    def forward_explicit(self, x: Tensor) -> Tensor:
+        """Compute the same by a loop over positions."""
+        b, h, w, _ = x.shape
+        r = self.radius
+        q, k, v = (t.reshape(b, self.heads, h, w, HEAD_DIM) for t in self.split(x))
+        out = torch.empty_like(q)
+        for y in range(h):
+            for c in range(w):
+                ys = slice(max(0, y - r), min(h, y + r + 1))
+                xs = slice(max(0, c - r), min(w, c + r + 1))
+                kk = k[:, :, ys, xs].reshape(b, self.heads, -1, HEAD_DIM)
+                vv = v[:, :, ys, xs].reshape(b, self.heads, -1, HEAD_DIM)
+                bias = self.bias[:, ys.start - y + r : ys.stop - y + r, xs.start - c + r : xs.stop - c + r]
+                kk = torch.cat([kk, self.register_k.expand(b, -1, -1, -1)], dim=2)
+                vv = torch.cat([vv, self.register_v.expand(b, -1, -1, -1)], dim=2)
+                logits = torch.einsum("bhd,bhnd->bhn", q[:, :, y, c], kk) * self.scale
+                logits = logits + F.pad(bias.reshape(1, self.heads, -1), (0, self.register_k.shape[1]))
+                out[:, :, y, c] = torch.einsum("bhn,bhnd->bhd", logits.softmax(-1), vv)
+        return self.merge(out.reshape(b, self.heads, h * w, HEAD_DIM), (h, w))
+
+
+def _valid(n: int, r: int, device: torch.device) -> Tensor:
+    """Tell which keys of every tile along one axis are real positions, (tiles, 8 + 2r) bool."""
+    start = torch.arange(0, n, TILE, device=device)[:, None]
+    pos = start + torch.arange(-r, TILE + r, device=device)[None]
+    return (pos >= 0) & (pos < n)
+
+
+class SoftmaxGate(nn.Module):
+    """A softmax over positions gates the features: ``A = softmax(W F + b)``, ``F' = F + N (A * F)``.
+
+    W maps C channels to one logit a head; a head gates C / heads channels.  The factor N (number of
+    positions) keeps the scale when the field grows, and the registers' logits carry ``log N`` so that
+    their share does too.  Returns ``N (A * F)``: the caller adds the residual.
+    """
+
+    kind = "global"
+
+    def __init__(self, dim: int, registers: int = REGISTERS) -> None:
+        super().__init__()
+        self.heads = max(1, dim // HEAD_DIM)
+        self.weight = nn.Linear(dim, self.heads)
+        self.registers = nn.Parameter(torch.full((self.heads, registers), -3.0))
+
+    def forward(self, x: Tensor, tape: list[Kept] | None = None, pool: int = 1) -> Tensor:
+        """Gate (B, H, W, C); ``pool`` is ignored (the memory is linear already)."""
+        b, h, w, c = x.shape
+        logits = self.weight(x).float().reshape(b, h * w, self.heads).transpose(1, 2)
+        registers = self.registers.float() + math.log(h * w)
+        if tape is not None:
+            ones = torch.ones_like(logits[..., None])
+            tape.append(Kept(self.kind, ones, logits[..., None], registers[..., None], 1.0, (h, w)))
+        # log-sum-exp over positions and registers: no concatenation of the big map
+        total = torch.logaddexp(logits.logsumexp(-1), registers.logsumexp(-1))
+        gate = torch.exp(logits - total[..., None]) * (h * w)
+        gate = gate.transpose(1, 2).reshape(b, h, w, self.heads, 1).to(x.dtype)
+        return (gate * x.reshape(b, h, w, self.heads, c // self.heads)).reshape(b, h, w, c)
+
+    def forward_explicit(self, x: Tensor) -> Tensor:
+        """Compute the same by a softmax over the concatenated logits."""
+        b, h, w, c = x.shape
+        out = torch.empty_like(x)
+        width = c // self.heads
+        for i in range(b):
+            flat = x[i].reshape(h * w, c)
+            logits = flat @ self.weight.weight.T + self.weight.bias
+            for head in range(self.heads):
+                both = torch.cat([logits[:, head], self.registers[head] + math.log(h * w)])
+                gate = both.softmax(0)[: h * w]
+                part = slice(head * width, (head + 1) * width)
+                out[i, :, :, part] = (h * w * gate[:, None] * flat[:, part]).reshape(h, w, width)
+        return out
+
+
+class ContextBlock(nn.Module):
+    """A residual block around one attention: ``x + g A(norm x)``, then ``x + g FFN(norm x)``.
+
+    The gains g start small, so that attention enters a convolutional network gently.
+
+    Parameters
+    ----------
+    kind : {"local", "global", "gate"}
+    dim : int
+        Channels, a multiple of 32.
+    """
+
+    def __init__(self, kind: str, dim: int, radius: int = 3, expand: int = 2) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+        if kind == "local":
+            self.attention: nn.Module = LocalAttention(dim, radius)
+        elif kind == "global":
+            self.attention = GlobalAttention(dim)
+        elif kind == "gate":
+            self.attention = SoftmaxGate(dim)
+        else:
+            raise ValueError(f"unknown context block {kind!r}")
+        self.gain1 = nn.Parameter(torch.full((dim,), 0.1))
+        self.gain2 = nn.Parameter(torch.full((dim,), 0.1))
+        self.ffn = nn.Sequential(nn.Linear(dim, expand * dim), nn.ReLU(), nn.Linear(expand * dim, dim))
+
+    def forward(self, x: Tensor, tape: list[Kept] | None = None, pool: int = 1) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        t = x.permute(0, 2, 3, 1)
+        t = t + self.gain1 * self.attention(self.norm1(t), tape, pool)
+        t = t + self.gain2 * self.ffn(self.norm2(t))
+        return t.permute(0, 3, 1, 2)

@@ -1,0 +1,101 @@
+"""Which device runs the network, in words and with its memory."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import torch
+
+from napari_attnseg.errors import EngineUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_GIB = 1024**3
+
+
+def available() -> list[str]:
+    """Return the device types that can be used here, best first."""
+    found = []
+    if torch.cuda.is_available():
+        found.append("cuda")
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return [*found, "cpu"]
+
+
+def choose(wanted: str = "auto") -> torch.device:
+    """Return the device for "auto", "cpu", "cuda" or "mps".
+
+    Raises
+    ------
+    EngineUnavailableError
+        The device asked for is not there.
+    """
+    found = available()
+    if wanted == "auto":
+        return torch.device(found[0])
+    if wanted.split(":")[0] not in found:
+        raise EngineUnavailableError(
+            f"The device '{wanted}' is not available on this computer.",
+            f"Available: {', '.join(found)}; 'auto' takes the first of them.",
+        )
+    return torch.device(wanted)
+
+
+def describe(device: torch.device) -> str:
+    """Return a device in words, with its memory: "CUDA: NVIDIA H100, 78.1 of 79.2 GiB free"."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return f"CUDA: {torch.cuda.get_device_name(device)}, {free / _GIB:.1f} of {total / _GIB:.1f} GiB free"
+    if device.type == "mps":
+        return f"Apple GPU (MPS), up to {torch.mps.recommended_max_memory() / _GIB:.1f} GiB"
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def fast_bf16() -> bool:
+    """Tell whether this processor multiplies bf16 in hardware (AMX or AVX512-BF16).
+
+    Without it, bf16 on a CPU is tens of times slower than float32.
+    """
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        test = getattr(torch.cpu, name, None)
+        if test is not None and test():
+            return True
+    return False
+
+
+def autocast(device: torch.device, *, training: bool = False) -> contextlib.AbstractContextManager[object]:
+    """Return the autocast for a device: bf16 or fp16 on CUDA, bf16 for training on a CPU that has it.
+
+    Inference on a CPU stays in float32, so that results are the same on every processor.
+    """
+    if device.type == "cuda":
+        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.autocast("cuda", dtype)
+    if device.type == "cpu" and training and fast_bf16():
+        return torch.autocast("cpu", torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def release(device: torch.device) -> None:
+    """Give cached memory back to the device."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+@contextlib.contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Run with ``count`` threads, or as it is for None."""
+    if count is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

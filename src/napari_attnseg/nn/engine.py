@@ -1,0 +1,226 @@
+"""TorchEngine: the network behind numpy.  Errors of torch become ours here."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from napari_attnseg.core import normalize
+from napari_attnseg.core.attention import AttentionTape, Block, QKBlock
+from napari_attnseg.core.grid import TokenGrid
+from napari_attnseg.core.postprocess import SeedBlock, find_seeds
+from napari_attnseg.errors import CheckpointError, InputError, NumericalError
+from napari_attnseg.nn import device as devices
+from napari_attnseg.nn.checkpoint import load_weights, read_tensors, save_model
+from napari_attnseg.nn.memory import Ladder
+from napari_attnseg.nn.model import (
+    CANONICAL,
+    ArticleNet,
+    AttnSegNet,
+    Outputs,
+    build_model,
+    fold,
+    to_channels_last,
+)
+from napari_attnseg.records import DenseMaps, ModelCard, Normalisation
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from napari_attnseg.nn.attention import Kept
+
+
+class TorchEngine:
+    """A loaded model; see :class:`napari_attnseg.engine.Engine` for the contract.
+
+    Parameters
+    ----------
+    card : ModelCard
+    model : module
+        With its weights, not folded; the engine keeps the state and runs a folded copy.
+    device : torch.device
+    """
+
+    def __init__(self, card: ModelCard, model: AttnSegNet | ArticleNet, device: torch.device) -> None:
+        self._card = card
+        self._device = device
+        self._state = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+        self._strides = model.blocks
+        self._model: Any = to_channels_last(fold(model)).to(device)
+        self._here = device  # where the weights are now: the memory ladder may move them
+        self._ladder = Ladder(self._forward, device)
+
+    @classmethod
+    def from_files(cls, card: ModelCard, weights: Path, device: str = "auto") -> TorchEngine:
+        """Build the network of a card and load its weights.
+
+        Raises
+        ------
+        CheckpointError
+            Weights or card are damaged, foreign or of another architecture.
+        EngineUnavailableError
+            The device is not there.
+        """
+        where = devices.choose(device)
+        try:
+            model = build_model(**card.architecture)
+        except (ValueError, TypeError) as err:
+            raise CheckpointError(
+                f"The card of model '{card.id}' names an unknown network: {err}.", "Update napari-attnseg."
+            ) from err
+        tensors, _ = read_tensors(weights, card.sha256)
+        load_weights(model, tensors)
+        return cls(card, model, where)
+
+    @property
+    def card(self) -> ModelCard:
+        """The model's card, with the names of its blocks."""
+        return self._card
+
+    @property
+    def device(self) -> str:
+        """Where it runs, in words."""
+        return devices.describe(self._here)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What had to be given up for lack of memory, one sentence each."""
+        return tuple(self._ladder.notes)
+
+    def maps(
+        self, image: npt.NDArray[np.generic], *, zoom: float = 1.0, norm: Normalisation | None = None
+    ) -> DenseMaps:
+        """Run the network on a plane or tile; see the protocol."""
+        out = self._ladder.run(_input(image, zoom, norm))
+        devices.release(self._here)
+        return _dense_maps(out, image.shape[:2], zoom)
+
+    def tape(
+        self,
+        image: npt.NDArray[np.generic],
+        *,
+        zoom: float = 1.0,
+        norm: Normalisation | None = None,
+        origin: tuple[int, int] = (0, 0),
+    ) -> AttentionTape:
+        """Record queries and keys of all attention blocks and the seeds of the readout."""
+        x = _input(image, zoom, norm)
+        kept: dict[str, Kept] = {}
+        with torch.inference_mode(), devices.autocast(self._here):
+            out = self._model(self._to_device(x, self._here), kept)
+        field = (int(image.shape[0]), int(image.shape[1]))
+        blocks: dict[str, Block] = {}
+        for name, block in kept.items():
+            grid = TokenGrid(self._strides[name], zoom, block.shape, origin, field)
+            blocks[name] = _qk_block(name, block, grid)
+        maps = _dense_maps(_stack(out).cpu(), image.shape[:2], zoom)
+        blocks["readout"] = SeedBlock(TokenGrid(1, 1.0, field, origin, field), find_seeds(maps))
+        devices.release(self._here)
+        return AttentionTape(blocks, zoom, self._card.id)
+
+    def features(
+        self, image: npt.NDArray[np.generic], *, zoom: float = 1.0, norm: Normalisation | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Return unit-length pixel embeddings, (16, H, W) float32, bilinear from stride 2."""
+        x = _input(image, zoom, norm)
+        with torch.inference_mode(), devices.autocast(self._here):
+            out = self._model(self._to_device(x, self._here))
+        size = (int(image.shape[0]), int(image.shape[1]))
+        big = F.interpolate(out.embedding.float().cpu(), size=size, mode="bilinear", align_corners=False)
+        found: npt.NDArray[np.float32] = F.normalize(big, dim=1)[0].numpy()
+        return found
+
+    def save(self, folder: Path) -> ModelCard:
+        """Write weights and card into a new folder, whole or not at all."""
+        model = build_model(**self._card.architecture)
+        model.load_state_dict(self._state)
+        return save_model(folder, model, self._card)
+
+    def close(self) -> None:
+        """Give the device's memory back; the engine cannot be used afterwards."""
+        self._model = None
+        devices.release(self._device)
+
+    def _to_device(self, x: Tensor, device: torch.device) -> Tensor:
+        if device.type == "cuda":
+            x = x.pin_memory()
+        return x.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+
+    def _forward(self, x: Tensor, device: torch.device, pool: int) -> Tensor:
+        if device != self._here:
+            self._model.to(device)
+            self._here = device
+        with torch.inference_mode(), devices.autocast(device):
+            return _stack(self._model(self._to_device(x, device), None, pool)).cpu()
+
+
+def _input(image: npt.NDArray[np.generic], zoom: float, norm: Normalisation | None) -> Tensor:
+    """Scale, bring to three channels and resize: (H, W[, C]) to (1, 3, h, w) float32."""
+    if image.ndim not in (2, 3) or 0 in image.shape:
+        raise InputError(f"An image plane of shape {image.shape} cannot be run.", "Give (H, W) or (H, W, C).")
+    if np.iscomplexobj(image):
+        raise InputError("Complex images cannot be segmented.", "Give its magnitude.")
+    if image.ndim == 3 and image.shape[2] == 4:
+        image = image[..., :3]  # alpha
+        norm = norm and Normalisation(norm.low[:3], norm.high[:3])
+    rgb = image.ndim == 3 and image.shape[2] == 3
+    scaled = normalize.apply(image, norm or normalize.percentiles(image, rgb=rgb))
+    if scaled.ndim == 3 and not rgb:
+        scaled = scaled.mean(axis=2)
+    x = torch.from_numpy(np.ascontiguousarray(scaled))
+    x = x.permute(2, 0, 1)[None] if rgb else x[None, None].expand(1, 3, -1, -1)
+    if zoom != 1.0:
+        size = [max(1, round(n * zoom)) for n in x.shape[-2:]]
+        x = F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=zoom < 1)
+    return x.contiguous()
+
+
+def _stack(out: Outputs) -> Tensor:
+    """Join the raw dense outputs to (B, c, H, W) float32."""
+    return torch.cat([out.foreground, out.distance, out.size, out.offset], dim=1).float()
+
+
+def _dense_maps(raw: Tensor, shape: tuple[int, ...], zoom: float) -> DenseMaps:
+    """Turn raw outputs of the resized field into maps in image pixels."""
+    logits, rest = raw[:, :-4], raw[:, -4:]
+    classes = torch.softmax(logits, dim=1) if logits.shape[1] > 1 else None
+    fg = torch.sigmoid(logits) if classes is None else 1 - classes[:, :1]
+    distance = torch.sigmoid(rest[:, :1])
+    size = torch.exp2(rest[:, 1:2].clamp(-6, 8)) * (CANONICAL / zoom)
+    maps = torch.cat([fg, distance, size, rest[:, 2:4] * size], dim=1)
+    if classes is not None:
+        maps = torch.cat([maps, classes], dim=1)
+    if tuple(maps.shape[-2:]) != tuple(shape):
+        target = [int(n) for n in shape]
+        maps = F.interpolate(maps, size=target, mode="bilinear", align_corners=False, antialias=zoom > 1)
+    found = maps[0].numpy()
+    if not math.isfinite(float(found.sum())):
+        raise NumericalError("The network's output is not finite.", "Try the device 'cpu'.")
+    return DenseMaps(found[0], found[1], found[2], found[3:5], found[5:] if classes is not None else None)
+
+
+def _qk_block(name: str, kept: Kept, grid: TokenGrid) -> QKBlock:
+    def half(t: Tensor) -> npt.NDArray[np.float16]:
+        array: npt.NDArray[np.float16] = t.detach().to(torch.float16).cpu().numpy()
+        return array
+
+    bias = None if kept.bias is None else kept.bias.detach().float().cpu().numpy()
+    return QKBlock(
+        name=name,
+        kind=kept.kind,
+        heads=kept.q.shape[1],
+        grid=grid,
+        q=half(kept.q[0]),
+        k=half(kept.k[0]),
+        registers=half(kept.registers),
+        scale=kept.scale,
+        window=kept.window,
+        bias=bias,
+    )

@@ -1,0 +1,246 @@
+"""The compact encoder-decoder: convolutions at strides 2 to 16, attention as context, dense heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from napari_attnseg.nn.attention import ContextBlock, Kept
+
+CONTEXTS = ("none", "gate", "local", "global", "local+global")
+EMBEDDING = 16
+CANONICAL = 32.0  # pixels; sizes are predicted as log2(diameter / CANONICAL)
+
+
+@dataclass(slots=True)
+class Outputs:
+    """Raw head outputs, (B, c, H, W): logits, log sizes and offsets in object diameters.
+
+    ``embedding`` is at stride 2, (B, 16, ceil(H / 2), ceil(W / 2)).
+    """
+
+    foreground: Tensor
+    distance: Tensor
+    size: Tensor
+    offset: Tensor
+    embedding: Tensor
+
+
+class ConvBN(nn.Sequential):
+    """3 x 3 convolution, batch normalisation and (unless told otherwise) ReLU."""
+
+    def __init__(self, cin: int, cout: int, stride: int = 1, relu: bool = True) -> None:
+        layers = [nn.Conv2d(cin, cout, 3, stride, 1, bias=False), nn.BatchNorm2d(cout)]
+        super().__init__(*layers, *([nn.ReLU(inplace=True)] if relu else []))
+
+
+class ResBlock(nn.Module):
+    """Two 3 x 3 convolutions with a residual path."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.a = ConvBN(dim, dim)
+        self.b = ConvBN(dim, dim, relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        return F.relu(x + self.b(self.a(x)))
+
+
+class Up(nn.Module):
+    """Double the resolution (nearest), add the skip connection, refine."""
+
+    def __init__(self, cin: int, cout: int, refine: nn.Module) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(cin, cout, 1)
+        self.refine = refine
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Map (B, cin, h, w) and a skip (B, cout, H, W), h = ceil(H / 2), to (B, cout, H, W)."""
+        big = F.interpolate(self.reduce(x), scale_factor=2, mode="nearest")
+        return cast("Tensor", self.refine(big[..., : skip.shape[-2], : skip.shape[-1]] + skip))
+
+
+class DenseHead(nn.Module):
+    """1 x 1 to foreground/classes, distance, size and offset at full resolution, embedding at stride 2."""
+
+    def __init__(self, dim: int, classes: int = 1) -> None:
+        super().__init__()
+        self.classes = classes
+        logits = 1 if classes == 1 else classes + 1
+        self.counts = (logits, 1, 1, 2)
+        self.dense = nn.Conv2d(dim, 4 * sum(self.counts), 1)
+        self.embedding = nn.Conv2d(dim, EMBEDDING, 1)
+
+    def forward(self, x: Tensor, shape: tuple[int, int]) -> Outputs:
+        """Map (B, dim, h, w) at stride 2 to maps of ``shape``."""
+        full = F.pixel_shuffle(self.dense(x), 2)[..., : shape[0], : shape[1]].float()
+        fg, distance, size, offset = full.split(self.counts, dim=1)
+        return Outputs(fg, distance, size, offset, self.embedding(x).float())
+
+
+class AttnSegNet(nn.Module):
+    """Convolutions at strides 2, 4, 8 and 16; local attention at stride 8, global at stride 16.
+
+    Parameters
+    ----------
+    context : {"none", "gate", "local", "global", "local+global"}
+        Which attention blocks are built in: one flag for an ablation.
+    widths : sequence of int
+        Channels at strides 2, 4, 8, 16; the last two multiples of 32.
+    depth : int
+        Number of context blocks at stride 16.
+    radius : int
+        Half-width of the local window, positions at stride 8.
+    classes : int
+        Foreground classes.
+    """
+
+    def __init__(
+        self,
+        context: str = "local+global",
+        widths: tuple[int, int, int, int] = (32, 48, 96, 160),
+        depth: int = 2,
+        radius: int = 3,
+        classes: int = 1,
+    ) -> None:
+        super().__init__()
+        if context not in CONTEXTS:
+            raise ValueError(f"context must be one of {CONTEXTS}, not {context!r}")
+        w2, w4, w8, w16 = widths
+        self.stem = nn.Sequential(ConvBN(12, w2), ConvBN(w2, w2))
+        self.enc4 = nn.Sequential(ConvBN(w2, w4, 2), ResBlock(w4))
+        self.enc8 = nn.Sequential(ConvBN(w4, w8, 2), ResBlock(w8))
+        self.enc16 = nn.Sequential(ConvBN(w8, w16, 2), ResBlock(w16))
+        deep = "gate" if context == "gate" else "global"
+        self.context = nn.ModuleDict()
+        if "local" in context:
+            self.context["local8"] = ContextBlock("local", w8, radius)
+        if "global" in context or context == "gate":
+            for n in range(depth):
+                self.context[f"{deep}16{'abcdefgh'[n]}"] = ContextBlock(deep, w16)
+        self.dec8 = Up(w16, w8, ResBlock(w8))
+        self.dec4 = Up(w8, w4, ResBlock(w4))
+        self.dec2 = Up(w4, w2, nn.Sequential(ConvBN(w2, w2), ConvBN(w2, w2)))
+        self.head = DenseHead(w2, classes)
+
+    @property
+    def blocks(self) -> dict[str, int]:
+        """Names of the attention blocks and their strides, in network order."""
+        return {name: 8 if name.startswith("local") else 16 for name in self.context}
+
+    def forward(self, x: Tensor, tape: dict[str, Kept] | None = None, pool: int = 1) -> Outputs:
+        """Map (B, 3, H, W), any size, to dense outputs of the same size.
+
+        Parameters
+        ----------
+        tape : dict or None
+            Filled with what every attention block keeps.
+        pool : int
+            Pools keys and values of global attention (memory).
+        """
+        shape = int(x.shape[-2]), int(x.shape[-1])
+        x = F.pad(x, (0, shape[1] % 2, 0, shape[0] % 2), mode="replicate")
+        s2 = self.stem(F.pixel_unshuffle(x, 2))
+        s4 = self.enc4(s2)
+        s8 = self._attend("local", self.enc8(s4), tape, pool)
+        s16 = self._attend(("global", "gate"), self.enc16(s8), tape, pool)
+        out = self.dec2(self.dec4(self.dec8(s16, s8), s4), s2)
+        return cast("Outputs", self.head(out, shape))
+
+    def _attend(
+        self, kinds: str | tuple[str, ...], x: Tensor, tape: dict[str, Kept] | None, pool: int
+    ) -> Tensor:
+        for name, block in self.context.items():
+            if name.startswith(kinds):
+                kept: list[Kept] | None = None if tape is None else []
+                x = block(x, kept, pool)
+                if tape is not None and kept:
+                    tape[name] = kept[0]
+        return x
+
+
+class ArticleNet(nn.Module):
+    """The small network by which attention segmentation is often taught: the baseline of the ablation.
+
+    Two 3 x 3 convolutions to 128 channels, one attention block, two 3 x 3 convolutions to the maps, all at
+    the resolution of ``stride``; the heads are those of the big network.
+
+    Parameters
+    ----------
+    stride : int
+        2 keeps it affordable on a processor; the receptive field without attention is 18 pixels.
+    """
+
+    def __init__(self, width: int = 128, classes: int = 1, context: str = "gate") -> None:
+        super().__init__()
+        self.inward = nn.Sequential(ConvBN(12, width // 2), ConvBN(width // 2, width))
+        self.context = nn.ModuleDict({f"{context}2": ContextBlock(context, width)})
+        self.outward = nn.Sequential(ConvBN(width, width // 2), ConvBN(width // 2, 32))
+        self.head = DenseHead(32, classes)
+
+    @property
+    def blocks(self) -> dict[str, int]:
+        """Name of the attention block and its stride."""
+        return dict.fromkeys(self.context, 2)
+
+    def forward(self, x: Tensor, tape: dict[str, Kept] | None = None, pool: int = 1) -> Outputs:
+        """Map (B, 3, H, W) to dense outputs of the same size."""
+        shape = int(x.shape[-2]), int(x.shape[-1])
+        x = F.pad(x, (0, shape[1] % 2, 0, shape[0] % 2), mode="replicate")
+        x = self.inward(F.pixel_unshuffle(x, 2))
+        for name, block in self.context.items():
+            kept: list[Kept] | None = None if tape is None else []
+            x = block(x, kept, pool)
+            if tape is not None and kept:
+                tape[name] = kept[0]
+        return cast("Outputs", self.head(self.outward(x), shape))
+
+
+def fold(model: nn.Module) -> nn.Module:
+    """Fold every batch normalisation into its convolution, in place, and return the model (eval only)."""
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, ConvBN) and isinstance(module[1], nn.BatchNorm2d):
+            fused = fuse_conv_bn_eval(cast("nn.Conv2d", module[0]), module[1])
+            module[0], module[1] = fused, nn.Identity()
+    return model
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of parameters."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def build_model(architecture: str = "attnseg", **options: object) -> AttnSegNet | ArticleNet:
+    """Build a network from the ``architecture`` entry of a model card.
+
+    Parameters
+    ----------
+    architecture : {"attnseg", "article"}
+    **options
+        Keyword arguments of the class; lists become tuples.
+
+    Raises
+    ------
+    ValueError
+        Unknown architecture or option.
+    """
+    classes = {"attnseg": AttnSegNet, "article": ArticleNet}
+    if architecture not in classes:
+        raise ValueError(f"unknown architecture {architecture!r}")
+    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    try:
+        return classes[architecture](**plain)  # type: ignore[arg-type]
+    except TypeError as err:
+        raise ValueError(str(err)) from err
+
+
+def to_channels_last(model: nn.Module) -> nn.Module:
+    """Lay the weights out for channels_last convolutions."""
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

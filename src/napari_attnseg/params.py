@@ -1,0 +1,102 @@
+"""What a user may set for a run: one pydantic model gives form, validation, file and command line.
+
+Every field carries ``title`` (form label), ``description`` (help), bounds and a default.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Method = Literal["attention", "kmeans", "slic"]
+Task = Literal["instances", "classes"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Readout = Literal["auto", "seeds", "watershed"]
+
+
+class ReadoutParams(BaseModel):
+    """How the network's maps become objects; can be changed after a run without encoding again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    readout: Readout = Field(
+        "auto",
+        title="Readout",
+        description="How pixels are grouped into objects: by attention to seeds, or by a watershed on "
+        "the distance map. 'auto' takes the model's default.",
+    )
+    threshold: float = Field(
+        0.5,
+        ge=0.01,
+        le=0.99,
+        title="Foreground threshold",
+        description="Lower keeps fainter objects, higher keeps only certain ones.",
+    )
+    min_size: int = Field(
+        12, ge=0, le=1_000_000, title="Smallest size", description="Objects of fewer pixels are dropped."
+    )
+    split: float = Field(
+        0.0,
+        ge=-1.0,
+        le=1.0,
+        title="Split or merge",
+        description="Above 0 splits touching objects more eagerly, below 0 merges pieces.",
+    )
+    drop_edge: bool = Field(
+        False, title="Drop objects at the edge", description="Leave out objects that touch the image border."
+    )
+    fill_holes: bool = Field(True, title="Fill holes", description="Fill holes inside each object.")
+
+
+class SegmentParams(ReadoutParams):
+    """Everything that decides a segmentation."""
+
+    method: Method = Field(
+        "attention",
+        title="Method",
+        description="The attention network, or a classic method for comparison.",
+    )
+    model: str = Field("base", title="Model", description="Name of the model.")
+    task: Task = Field("instances", title="Task", description="Separate objects, or one label per class.")
+    diameter: float | None = Field(
+        None,
+        ge=2.0,
+        le=4096.0,
+        title="Object diameter",
+        description="Typical object diameter in pixels; empty estimates it from the image.",
+    )
+    channel: int | None = Field(
+        None,
+        ge=0,
+        title="Channel",
+        description="Channel to segment, counted from 0; empty takes all of them (mean, or colour for RGB).",
+    )
+    device: Device = Field(
+        "auto", title="Device", description="Where the network runs; auto takes CUDA, then MPS, then CPU."
+    )
+    tile: int | None = Field(
+        None,
+        ge=128,
+        le=8192,
+        title="Tile size",
+        description="Side of the square pieces in which big images are read, pixels; empty chooses.",
+    )
+    clusters: int = Field(
+        2,
+        ge=2,
+        le=64,
+        title="Clusters",
+        description="Number of K-means clusters.",
+    )
+    kmeans_on: Literal["colour", "colour+position", "features"] = Field(
+        "colour",
+        title="K-means on",
+        description="What K-means clusters: colour, colour and position, or network features.",
+    )
+    segments: int = Field(
+        200, ge=2, le=100_000, title="Superpixels", description="Approximate number of SLIC superpixels."
+    )
+    compactness: float = Field(
+        10.0, gt=0.0, le=1000.0, title="Compactness", description="SLIC: higher gives squarer superpixels."
+    )

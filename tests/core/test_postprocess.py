@@ -1,0 +1,173 @@
+"""From dense maps to objects: perfect maps give back their labels, and attention rows explain them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from napari_attnseg.core.grid import TokenGrid
+from napari_attnseg.core.metrics import compare, scores
+from napari_attnseg.core.objects import measure
+from napari_attnseg.core.postprocess import SeedBlock, fill_holes, find_seeds, largest_pieces, read_out, tidy
+from napari_attnseg.core.synth import scatter
+from napari_attnseg.errors import InputError
+from napari_attnseg.params import ReadoutParams
+from napari_attnseg.records import DenseMaps
+
+PLAIN = ReadoutParams(min_size=0, fill_holes=False)
+
+
+def perfect(labels: np.ndarray, noise: float = 0.0, seed: int = 0) -> DenseMaps:
+    """Return the maps a perfect network would give; ``noise`` blurs the votes (in diameters)."""
+    rng = np.random.default_rng(seed)
+    table = measure(labels)
+    inside = labels > 0
+    at = np.stack(np.indices(labels.shape))
+    size = np.where(inside, table.diameter[labels], 20.0).astype(np.float32)
+    offset = (np.moveaxis(table.seed[labels], -1, 0) - at) * inside
+    offset += noise * size * rng.normal(size=offset.shape)
+    return DenseMaps(
+        np.where(inside, 0.9, 0.1).astype(np.float32), table.depth, size, offset.astype(np.float32)
+    )
+
+
+@pytest.mark.parametrize(
+    ("readout", "kind", "least"),
+    [("seeds", "blob", 0.97), ("seeds", "rod", 0.97), ("watershed", "blob", 0.6), ("watershed", "rod", 0.3)],
+)
+def test_perfect_maps_give_back_their_labels(readout: str, kind: str, least: float) -> None:
+    """A watershed cuts long rods along the ridge of their distance map even when the map is perfect."""
+    labels = scatter((160, 200), 4, diameter=22.0, kind=kind, clustered=0.8)
+    found, features = read_out(perfect(labels), ReadoutParams(readout=readout))
+    assert scores(compare(found, labels))["ap"]["0.50"] > least
+    assert found.dtype == np.int32
+    assert list(features["index"]) == list(range(1, found.max() + 1))
+    np.testing.assert_array_equal(features["size"], np.bincount(found.ravel())[1:])
+    assert (features["confidence"] > 0.5).all()
+
+
+def test_noisy_votes_are_forgiven() -> None:
+    labels = scatter((160, 200), 4, diameter=22.0)
+    found, _ = read_out(perfect(labels, noise=0.08), ReadoutParams())
+    assert scores(compare(found, labels))["ap"]["0.50"] > 0.9
+
+
+def test_objects_of_very_different_size() -> None:
+    labels = np.zeros((220, 220), np.int32)
+    y, x = np.mgrid[:220, :220]
+    labels[np.hypot(y - 110, x - 110) < 70] = 1
+    for n, (cy, cx) in enumerate([(15, 15), (15, 40), (200, 20), (205, 200)], start=2):
+        labels[np.hypot(y - cy, x - cx) < 6] = n
+    found, _ = read_out(perfect(labels), PLAIN)
+    assert scores(compare(found, labels))["ap"]["0.90"] == 1.0
+
+
+def test_the_attention_row_of_every_pixel_explains_its_label() -> None:
+    """The readout is attention: the seed with the largest weight is the label, pixel for pixel."""
+    labels = scatter((96, 128), 7, diameter=18.0, clustered=0.9)
+    maps = perfect(labels, noise=0.1)
+    seeds = find_seeds(maps)
+    block = SeedBlock(TokenGrid(1, 1.0, labels.shape, (0, 0), labels.shape), seeds)
+    where = {(int(y), int(x)): n + 1 for n, (y, x) in enumerate(seeds.position)}
+    from napari_attnseg.core.postprocess import seeds_readout
+
+    raw, _ = seeds_readout(maps, PLAIN)
+    checked = 0
+    for y, x in np.ndindex(labels.shape):
+        weights, background = block.row((y, x), "mean")
+        assert weights.sum() + background == pytest.approx(1, abs=1e-5)
+        top = np.unravel_index(weights.argmax(), weights.shape)
+        expected = where[(int(top[0]), int(top[1]))] if weights.max() > background else 0
+        assert raw[y, x] == expected
+        checked += expected > 0
+    assert checked > 2000
+
+
+def test_received_attention_adds_up_to_the_rows() -> None:
+    labels = scatter((40, 48), 2, diameter=14.0)
+    maps = perfect(labels)
+    block = SeedBlock(TokenGrid(1, 1.0, labels.shape, (0, 0), labels.shape), find_seeds(maps))
+    rows = sum(block.row((y, x), "0")[0] for y, x in np.ndindex(labels.shape)) / labels.size
+    received, sampled = block.received("0")
+    assert not sampled
+    np.testing.assert_allclose(received, rows, atol=2e-3 / labels.size * 100)
+    with pytest.raises(InputError, match="head '1'"):
+        block.row((0, 0), "1")
+
+
+def test_split_finds_more_objects_than_merge() -> None:
+    labels = scatter((160, 200), 4, diameter=22.0, clustered=0.9)
+    maps = perfect(labels, noise=0.15)
+    counts = [read_out(maps, replace_split(s))[0].max() for s in (-1.0, 0.0, 1.0)]
+    assert counts[0] < counts[1] < counts[2]
+
+
+def replace_split(split: float) -> ReadoutParams:
+    return ReadoutParams(split=split, min_size=0)
+
+
+@pytest.mark.parametrize("readout", ["seeds", "watershed"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 30), (2, 2), (64, 48)])
+def test_nothing_in_the_foreground(readout: str, shape: tuple[int, int]) -> None:
+    maps = perfect(np.zeros(shape, np.int32))
+    found, features = read_out(maps, ReadoutParams(readout=readout))
+    assert found.shape == shape
+    assert not found.any()
+    assert len(features["index"]) == 0
+
+
+def test_everything_in_the_foreground() -> None:
+    maps = perfect(np.ones((30, 40), np.int32))
+    found, _ = read_out(maps, ReadoutParams())
+    assert (found == 1).all()
+
+
+def test_unknown_readout_is_refused() -> None:
+    maps = perfect(np.zeros((8, 8), np.int32))
+    with pytest.raises(InputError, match="Unknown readout 'sed'"):
+        read_out(maps, PLAIN, default="sed")
+
+
+LABELS = np.array(
+    [
+        [1, 1, 1, 0, 2],
+        [1, 0, 1, 0, 0],
+        [1, 1, 1, 0, 1],
+        [0, 0, 0, 0, 0],
+        [0, 3, 3, 0, 0],
+    ],
+    dtype=np.int32,
+)
+
+
+def test_largest_pieces() -> None:
+    out = largest_pieces(LABELS)
+    assert out[2, 4] == 0
+    np.testing.assert_array_equal(np.delete(out.ravel(), 14), np.delete(LABELS.ravel(), 14))
+
+
+def test_fill_holes_fills_only_what_one_object_encloses() -> None:
+    out = fill_holes(LABELS)
+    assert out[1, 1] == 1
+    assert (out != LABELS).sum() == 1
+    mixed = LABELS.copy()
+    mixed[0, 1] = 4  # now two objects enclose the hole
+    np.testing.assert_array_equal(fill_holes(mixed), mixed)
+
+
+def test_tidy_drops_small_and_edge_objects_and_renumbers() -> None:
+    inner = np.pad(LABELS, 1)
+    out = tidy(inner, ReadoutParams(min_size=2, drop_edge=True))
+    assert sorted(np.unique(out)) == [0, 1, 2]
+    out = tidy(LABELS, ReadoutParams(min_size=0, drop_edge=True))
+    assert not out.any()
+
+
+def test_maps_are_not_changed() -> None:
+    maps = perfect(scatter((40, 40), 1, diameter=12.0))
+    copy = replace(maps, foreground=maps.foreground.copy(), offset=maps.offset.copy())
+    read_out(maps, ReadoutParams())
+    np.testing.assert_array_equal(maps.foreground, copy.foreground)
+    np.testing.assert_array_equal(maps.offset, copy.offset)

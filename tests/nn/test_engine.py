@@ -1,0 +1,287 @@
+"""TorchEngine: numpy in and out, zoom, tape, memory ladder, and one clear sentence for every failure."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from napari_attnseg.engine import Engine, load_engine
+from napari_attnseg.errors import (
+    CheckpointError,
+    EngineUnavailableError,
+    InputError,
+    OutOfMemoryError,
+    StoreError,
+    UnknownModelError,
+)
+from napari_attnseg.nn import device as devices
+from napari_attnseg.nn.checkpoint import save_model
+from napari_attnseg.nn.engine import TorchEngine
+from napari_attnseg.nn.memory import Ladder
+from napari_attnseg.nn.model import build_model
+from napari_attnseg.records import ModelCard
+
+ARCHITECTURE = {"architecture": "attnseg", "widths": (32, 32, 32, 32), "depth": 1}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def engine() -> TorchEngine:
+    torch.manual_seed(0)
+    return TorchEngine(ModelCard("tiny", "Tiny", ARCHITECTURE), build_model(**ARCHITECTURE), CPU)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("NAPARI_ATTNSEG_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_it_is_an_engine(engine: TorchEngine) -> None:
+    assert isinstance(engine, Engine)
+    assert engine.device.startswith("CPU")
+
+
+IMAGES = {
+    "one pixel": np.zeros((1, 1), np.uint8),
+    "thin": np.arange(90, dtype=np.uint16).reshape(2, 45),
+    "bool": np.eye(20, dtype=bool),
+    "rgb": np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8),
+    "rgba": np.random.default_rng(0).integers(0, 255, (20, 30, 4), np.uint8),
+    "five channels": np.random.default_rng(0).random((20, 30, 5)),
+    "constant": np.full((20, 20), 7.0),
+    "not finite": np.where(np.eye(20) > 0, np.nan, np.inf),
+    "not contiguous": np.arange(1600, dtype=np.int32).reshape(40, 40)[::2, ::-2],
+    "read-only": np.broadcast_to(np.float64(3), (16, 16)),
+}
+
+
+@pytest.mark.parametrize("image", IMAGES.values(), ids=IMAGES.keys())
+def test_every_dtype_and_form(engine: TorchEngine, image: np.ndarray) -> None:
+    before = image.copy()
+    maps = engine.maps(image)
+    assert maps.foreground.shape == image.shape[:2]
+    assert maps.offset.shape == (2, *image.shape[:2])
+    for array in (maps.foreground, maps.distance, maps.size, maps.offset):
+        assert array.dtype == np.float32
+        assert np.isfinite(array).all()
+    np.testing.assert_array_equal(image, before)
+
+
+def test_what_cannot_be_run_is_said(engine: TorchEngine) -> None:
+    with pytest.raises(InputError, match=r"shape \(0, 5\)"):
+        engine.maps(np.zeros((0, 5)))
+    with pytest.raises(InputError, match="Complex"):
+        engine.maps(np.zeros((5, 5), complex))
+
+
+def test_grey_equals_equal_channels(engine: TorchEngine) -> None:
+    grey = np.random.default_rng(0).integers(0, 255, (32, 32), np.uint8)
+    a, b = engine.maps(grey), engine.maps(np.repeat(grey[..., None], 3, axis=2))
+    np.testing.assert_allclose(a.foreground, b.foreground, atol=5e-5)
+
+
+@pytest.mark.parametrize("zoom", [0.5, 1.7])
+def test_zoom_is_undone(engine: TorchEngine, zoom: float) -> None:
+    image = np.random.default_rng(0).random((50, 70))
+    maps = engine.maps(image, zoom=zoom)
+    assert maps.foreground.shape == (50, 70)
+    big = engine.maps(np.kron(image, np.ones((2, 2))), zoom=0.5)
+    plain = engine.maps(image)
+    # the same scene sampled twice as finely: sizes and offsets double, probabilities stay
+    assert np.median(big.size) == pytest.approx(2 * np.median(plain.size), rel=0.1)
+
+
+def test_tape_names_its_blocks_and_rows_sum_to_one(engine: TorchEngine) -> None:
+    image = np.random.default_rng(0).random((50, 70))
+    tape = engine.tape(image, origin=(100, 10))
+    assert list(tape.blocks) == ["local8", "global16a", "readout"]
+    row = tape.row("global16a", (120, 30), 0)
+    assert row.weights.shape == (4, 5)
+    assert row.weights.sum() + row.register_share == pytest.approx(1, abs=1e-3)
+    assert np.asarray(row).shape == (4, 5)
+    with pytest.raises(InputError, match="outside the field"):
+        tape.row("global16a", (0, 0))
+    with pytest.raises(InputError, match="'local8'"):
+        tape.row("local", (120, 30))
+    with pytest.raises(InputError, match="head '9'"):
+        tape.row("local8", (120, 30), 9)
+
+
+def test_save_and_load_are_bit_equal(engine: TorchEngine, home) -> None:
+    image = np.random.default_rng(0).random((40, 40))
+    card = engine.save(home / "models" / "tiny")
+    assert card.blocks == ("local8", "global16a", "readout")
+    again = load_engine("tiny", "cpu")
+    np.testing.assert_array_equal(engine.maps(image).foreground, again.maps(image).foreground)
+    with pytest.raises(StoreError, match="exists already"):
+        engine.save(home / "models" / "tiny")
+
+
+def test_unknown_model_gets_a_hint(engine: TorchEngine, home) -> None:
+    engine.save(home / "models" / "tiny")
+    with pytest.raises(UnknownModelError) as caught:
+        load_engine("tny")
+    assert "Did you mean 'tiny'?" in str(caught.value)
+
+
+def damage_bytes(folder) -> None:
+    path = folder / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def damage_card(folder) -> None:
+    (folder / "card.json").write_text("{")
+
+
+def change_architecture(folder) -> None:
+    card = json.loads((folder / "card.json").read_text())
+    card["architecture"]["widths"] = [32, 32, 32, 64]
+    (folder / "card.json").write_text(json.dumps(card))
+
+
+def foreign_architecture(folder) -> None:
+    card = json.loads((folder / "card.json").read_text())
+    card["architecture"] = {"architecture": "unet"}
+    (folder / "card.json").write_text(json.dumps(card))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_bytes, "damaged"),
+        (damage_card, "cannot be read"),
+        (change_architecture, "do not fit"),
+        (foreign_architecture, "unknown network"),
+        (lambda folder: (folder / "weights.safetensors").unlink(), "cannot be read"),
+    ],
+)
+def test_damaged_models_are_named(engine: TorchEngine, home, damage, message: str) -> None:
+    engine.save(home / "models" / "tiny")
+    damage(home / "models" / "tiny")
+    with pytest.raises(CheckpointError, match=message):
+        load_engine("tiny", "cpu")
+
+
+def test_weights_that_are_not_finite_are_refused(home) -> None:
+    model = build_model(**ARCHITECTURE)
+    with torch.no_grad():
+        next(model.parameters())[0] = torch.nan
+    save_model(home / "models" / "bad", model, ModelCard("bad", "Bad", ARCHITECTURE))
+    with pytest.raises(CheckpointError, match="not finite"):
+        load_engine("bad", "cpu")
+
+
+def test_a_failed_save_leaves_nothing(engine: TorchEngine, home, monkeypatch) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(StoreError, match="No space left"):
+        engine.save(home / "models" / "tiny")
+    assert not list((home / "models").glob("*"))
+
+
+def test_a_device_that_is_not_there_is_said(engine: TorchEngine, home) -> None:
+    engine.save(home / "models" / "tiny")
+    missing = next((d for d in ("cuda", "mps") if d not in devices.available()), None)
+    if missing is None:
+        pytest.skip("this machine has every kind of device")
+    with pytest.raises(EngineUnavailableError, match=f"'{missing}' is not available"):
+        load_engine("tiny", missing)
+
+
+# --- devices that are not here: the calls of torch are replaced, our branches run ---
+
+
+def test_cuda_is_described_with_its_memory(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 * 1024**3, 16 * 1024**3))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Test GPU")
+    assert devices.choose("auto").type == "cuda"
+    assert devices.describe(torch.device("cuda")) == "CUDA: Test GPU, 8.0 of 16.0 GiB free"
+
+
+@pytest.mark.parametrize(("bf16", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_cuda_autocasts_to_what_it_has(monkeypatch, bf16: bool, dtype: torch.dtype) -> None:
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(torch, "autocast", lambda *a: asked.append(a))
+    devices.autocast(torch.device("cuda"))
+    assert asked == [("cuda", dtype)]
+
+
+def test_a_processor_autocasts_only_for_training_and_only_with_fast_bf16(monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(torch, "autocast", lambda *a: asked.append(a))
+    monkeypatch.setattr(devices, "fast_bf16", lambda: False)
+    devices.autocast(CPU, training=True)
+    monkeypatch.setattr(devices, "fast_bf16", lambda: True)
+    devices.autocast(CPU)
+    assert asked == []
+    devices.autocast(CPU, training=True)
+    assert asked == [("cpu", torch.bfloat16)]
+
+
+@pytest.mark.parametrize("failures", range(6))
+def test_out_of_memory_steps_down_and_says_so_once(monkeypatch, failures: int) -> None:
+    """A fake forward that is a 3 x 3 mean: exact in every rung, so the result must not change."""
+    released = []
+    monkeypatch.setattr(devices, "release", released.append)
+    calls = []
+
+    def forward(x, device, pool):
+        calls.append((device.type, tuple(x.shape[-2:]), pool))
+        if len({c for c in calls}) <= failures and len(calls) <= failures:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return torch.nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+
+    ladder = Ladder(forward, torch.device("cuda"))
+    x = torch.randn(1, 3, 200, 130)
+    out = ladder.run(x)
+    expected = torch.nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+    assert torch.allclose(out, expected)
+    assert len(released) == failures
+    assert len(ladder.notes) == failures
+    if failures:
+        words = ["", "halved", "2 x 2", "4 x 4", "the processor took over.", "in half tiles"]
+        assert words[failures] in ladder.notes[-1]
+    ladder.run(x)
+    assert len(ladder.notes) == failures  # said once
+    if failures in (4, 5):
+        assert calls[-1][0] == "cpu"
+
+
+def test_no_memory_anywhere_is_one_sentence(monkeypatch) -> None:
+    monkeypatch.setattr(devices, "release", lambda device: None)
+
+    def forward(x, device, pool):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
+
+    with pytest.raises(OutOfMemoryError, match="not enough memory"):
+        Ladder(forward, CPU).run(torch.zeros(1, 3, 20, 20))
+
+
+def test_other_errors_of_torch_are_not_mistaken_for_memory() -> None:
+    def forward(x, device, pool):
+        raise RuntimeError("shape mismatch")
+
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        Ladder(forward, CPU).run(torch.zeros(1, 3, 20, 20))
+
+
+@pytest.mark.gpu
+def test_cuda_agrees_with_the_processor() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device on this machine")
+    torch.manual_seed(0)
+    image = np.random.default_rng(0).random((256, 256))
+    results = []
+    for name in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        model = build_model(**ARCHITECTURE)
+        results.append(TorchEngine(ModelCard("t", "t", ARCHITECTURE), model, torch.device(name)).maps(image))
+    np.testing.assert_allclose(results[0].foreground, results[1].foreground, atol=0.02)

@@ -1,0 +1,101 @@
+"""The network: any size, interchangeable context, folding, size limits, overfitting one image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from napari_attnseg.core.synth import fluorescence
+from napari_attnseg.nn.augment import prepare
+from napari_attnseg.nn.losses import dense_loss
+from napari_attnseg.nn.model import CONTEXTS, ArticleNet, AttnSegNet, build_model, count_parameters, fold
+from napari_attnseg.nn.train import Recipe, train_steps
+from napari_attnseg.records import Sample
+
+SMALL = (32, 32, 32, 32)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (17, 33), (64, 48)])
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_any_size_any_context(context: str, shape: tuple[int, int]) -> None:
+    model = AttnSegNet(context, SMALL).eval()
+    tape: dict[str, object] = {}
+    with torch.no_grad():
+        out = model(torch.randn(1, 3, *shape), tape)
+    assert out.foreground.shape == (1, 1, *shape)
+    assert out.offset.shape == (1, 2, *shape)
+    assert list(tape) == list(model.blocks)
+    for name, stride in model.blocks.items():
+        assert tape[name].shape == tuple(-(-n // stride) for n in shape)
+
+
+def test_article_network_is_the_taught_one() -> None:
+    model = ArticleNet().eval()
+    convs = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)]
+    assert [c.out_channels for c in convs] == [64, 128, 64, 32]
+    assert list(model.blocks) == ["gate2"]
+    assert model(torch.randn(1, 3, 21, 30)).foreground.shape == (1, 1, 21, 30)
+
+
+def test_folded_equals_unfolded() -> None:
+    torch.manual_seed(0)
+    model = AttnSegNet(widths=SMALL).train()
+    for _ in range(3):  # statistics that differ from 0 and 1
+        model(torch.randn(2, 3, 48, 48) * 2 + 1)
+    model.eval()
+    x = torch.randn(1, 3, 40, 56)
+    with torch.no_grad():
+        before = model(x)
+        after = fold(model)(x)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
+    for name in ("foreground", "distance", "size", "offset", "embedding"):
+        assert (getattr(before, name) - getattr(after, name)).abs().max() < 1e-5
+
+
+def test_shipped_architecture_is_small() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = build_model("attnseg").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, 256, 256))
+    assert count_parameters(model) * 4 <= 10e6
+    assert counter.get_total_flops() <= 3.5e9
+
+
+def test_unknown_architecture_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown architecture 'unet'"):
+        build_model("unet")
+    with pytest.raises(ValueError, match="context must be one of"):
+        build_model("attnseg", context="everything")
+
+
+def test_empty_and_unknown_targets_give_a_finite_loss() -> None:
+    from napari_attnseg.nn.augment import Batch
+
+    model = AttnSegNet(widths=SMALL)
+    shape = (2, 1, 32, 32)
+    nothing = torch.zeros(shape, dtype=torch.long)
+    for known in (torch.ones(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)):
+        batch = Batch(
+            torch.randn(2, 3, 32, 32), nothing, torch.zeros(shape), known, torch.zeros(shape), torch.zeros(2, 2, 32, 32)
+        )
+        loss, _ = dense_loss(model(batch.image), batch)
+        loss.backward()
+        assert torch.isfinite(loss)
+    assert loss < 1.01  # nothing known: only the Dice of two empty sets may remain
+
+
+@pytest.mark.parametrize("architecture", ["attnseg", "article"])
+def test_learns_one_image(architecture: str) -> None:
+    image, labels = fluorescence((96, 96), 3, diameter=20.0)
+    scaled = image.astype(np.float32)[None] / image.max()
+    item = prepare(Sample(scaled, labels, np.ones(labels.shape, bool)))
+    torch.manual_seed(0)
+    options = {"widths": SMALL} if architecture == "attnseg" else {"width": 32}
+    model = build_model(architecture, **options)
+    recipe = Recipe(steps=80, batch=4, size=64, warmup=5, lr=5e-3, canonical=20.0, seed=1)
+    steps = list(train_steps(model, [item], recipe, device="cpu"))
+    first, last = steps[:15], steps[-15:]
+    assert np.mean([s.loss for s in last]) < 0.8 * np.mean([s.loss for s in first])
+    assert np.mean([s.parts["foreground"] for s in last]) < 0.8 * np.mean([s.parts["foreground"] for s in first])
