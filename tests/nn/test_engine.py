@@ -235,7 +235,7 @@ def test_out_of_memory_steps_down_and_says_so_once(monkeypatch, failures: int) -
 
     def forward(x, device, pool):
         calls.append((device.type, tuple(x.shape[-2:]), pool))
-        if len({c for c in calls}) <= failures and len(calls) <= failures:
+        if len(calls) <= failures:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return torch.nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
 
@@ -253,6 +253,25 @@ def test_out_of_memory_steps_down_and_says_so_once(monkeypatch, failures: int) -
     assert len(ladder.notes) == failures  # said once
     if failures in (4, 5):
         assert calls[-1][0] == "cpu"
+
+
+def test_a_tape_that_does_not_fit_the_gpu_goes_to_the_processor(engine: TorchEngine, monkeypatch) -> None:
+    """The GPU is pretended: the first forward raises what CUDA raises, the second is real."""
+    real, calls = engine._model.forward, []
+
+    def forward(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(engine._model, "forward", forward)
+    monkeypatch.setattr(engine, "_here", torch.device("meta"))
+    monkeypatch.setattr(engine, "_to_device", lambda x, device: x)
+    monkeypatch.setattr(devices, "autocast", lambda device, **k: devices.threads(None))
+    tape = engine.tape(np.random.default_rng(0).random((32, 32)))
+    assert "local8" in tape.blocks
+    assert engine.notes == ("The GPU ran out of memory: the processor recorded the attention.",)
 
 
 def test_no_memory_anywhere_is_one_sentence(monkeypatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,10 @@ from napari_attnseg.core import normalize
 from napari_attnseg.core.attention import AttentionTape, Block, QKBlock
 from napari_attnseg.core.grid import TokenGrid
 from napari_attnseg.core.postprocess import SeedBlock, find_seeds
-from napari_attnseg.errors import CheckpointError, InputError, NumericalError
+from napari_attnseg.errors import CheckpointError, InputError, NumericalError, OutOfMemoryError
 from napari_attnseg.nn import device as devices
 from napari_attnseg.nn.checkpoint import load_weights, read_tensors, save_model
-from napari_attnseg.nn.memory import Ladder
+from napari_attnseg.nn.memory import Ladder, is_out_of_memory
 from napari_attnseg.nn.model import (
     CANONICAL,
     ArticleNet,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_attnseg.nn.attention import Kept
+
+_LOG = logging.getLogger(__name__)
 
 
 class TorchEngine:
@@ -77,6 +80,7 @@ class TorchEngine:
             ) from err
         tensors, _ = read_tensors(weights, card.sha256)
         load_weights(model, tensors)
+        _LOG.info("Model '%s' runs on %s.", card.id, devices.describe(where))
         return cls(card, model, where)
 
     @property
@@ -111,10 +115,8 @@ class TorchEngine:
         origin: tuple[int, int] = (0, 0),
     ) -> AttentionTape:
         """Record queries and keys of all attention blocks and the seeds of the readout."""
-        x = _input(image, zoom, norm)
         kept: dict[str, Kept] = {}
-        with torch.inference_mode(), devices.autocast(self._here):
-            out = self._model(self._to_device(x, self._here), kept)
+        out = self._whole(_input(image, zoom, norm), kept)
         field = (int(image.shape[0]), int(image.shape[1]))
         blocks: dict[str, Block] = {}
         for name, block in kept.items():
@@ -129,9 +131,7 @@ class TorchEngine:
         self, image: npt.NDArray[np.generic], *, zoom: float = 1.0, norm: Normalisation | None = None
     ) -> npt.NDArray[np.float32]:
         """Return unit-length pixel embeddings, (16, H, W) float32, bilinear from stride 2."""
-        x = _input(image, zoom, norm)
-        with torch.inference_mode(), devices.autocast(self._here):
-            out = self._model(self._to_device(x, self._here))
+        out = self._whole(_input(image, zoom, norm))
         size = (int(image.shape[0]), int(image.shape[1]))
         big = F.interpolate(out.embedding.float().cpu(), size=size, mode="bilinear", align_corners=False)
         found: npt.NDArray[np.float32] = F.normalize(big, dim=1)[0].numpy()
@@ -153,12 +153,33 @@ class TorchEngine:
             x = x.pin_memory()
         return x.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
 
-    def _forward(self, x: Tensor, device: torch.device, pool: int) -> Tensor:
+    def _whole(self, x: Tensor, tape: dict[str, Kept] | None = None) -> Outputs:
+        """Run a field in one piece; where the device has no memory for it, the processor does it."""
+        try:
+            return self._on(self._here, x, tape)
+        except (RuntimeError, MemoryError) as err:
+            if not is_out_of_memory(err):
+                raise
+            if self._here.type == "cpu":
+                raise OutOfMemoryError(
+                    "There is not enough memory for this field.", "Zoom in first."
+                ) from err
+        devices.release(self._here)
+        if tape is not None:
+            tape.clear()
+        self._ladder.notes.append("The GPU ran out of memory: the processor recorded the attention.")
+        return self._on(torch.device("cpu"), x, tape)
+
+    def _on(self, device: torch.device, x: Tensor, tape: dict[str, Kept] | None, pool: int = 1) -> Outputs:
         if device != self._here:
             self._model.to(device)
             self._here = device
         with torch.inference_mode(), devices.autocast(device):
-            return _stack(self._model(self._to_device(x, device), None, pool)).cpu()
+            out: Outputs = self._model(self._to_device(x, device), tape, pool)
+        return out
+
+    def _forward(self, x: Tensor, device: torch.device, pool: int) -> Tensor:
+        return _stack(self._on(device, x, None, pool)).cpu()
 
 
 def _input(image: npt.NDArray[np.generic], zoom: float, norm: Normalisation | None) -> Tensor:

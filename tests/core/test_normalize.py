@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_attnseg.core import normalize
+from napari_attnseg.records import Normalisation
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 999), gain=st.floats(0.5, 50), shift=st.floats(-100, 100))
+def test_gain_and_offset_do_not_matter(seed, gain, shift):
+    image = np.random.default_rng(seed).random((20, 30)).astype(np.float64)
+    a = normalize.apply(image, normalize.percentiles(image))
+    other = image * gain + shift
+    b = normalize.apply(other, normalize.percentiles(other))
+    np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+def test_invert_undoes_apply():
+    image = np.random.default_rng(0).random((10, 12, 3)) * 0.8 + 0.1
+    norm = Normalisation((0.0,) * 3, (1.0,) * 3)
+    np.testing.assert_allclose(normalize.invert(normalize.apply(image, norm), norm), image, rtol=1e-6)
+
+
+def test_colours_are_scaled_together_and_stains_apart():
+    image = np.zeros((10, 10, 3))
+    image[..., 0] = np.linspace(0, 1, 100).reshape(10, 10)
+    image[..., 1] = image[..., 0] * 100
+    apart, together = normalize.percentiles(image), normalize.percentiles(image, rgb=True)
+    assert apart.high[0] < 1.01 < 90 < apart.high[1]
+    assert len(set(together.high)) == len(set(together.low)) == 1
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16, np.uint32, np.float16, np.float64])
+def test_any_dtype_stays_finite_and_is_not_changed(dtype):
+    image = (np.random.default_rng(0).random((9, 9)) > 0.5).astype(dtype)
+    before = image.copy()
+    out = normalize.apply(image, normalize.percentiles(image))
+    assert out.dtype == np.float32
+    assert np.isfinite(out).all()
+    np.testing.assert_array_equal(image, before)
+
+
+@pytest.mark.parametrize("fill", [0.0, 7.0, np.nan, np.inf])
+def test_constant_and_non_finite_images(fill):
+    image = np.full((5, 6), fill)
+    norm = normalize.percentiles(image)
+    assert norm.high[0] > norm.low[0]
+    out = normalize.apply(image, norm)
+    assert np.isfinite(out).all()
+    assert np.ptp(out) == 0
+
+
+def test_bad_samples_become_the_lowest_good_one():
+    image = np.array([[1.0, np.nan, np.inf], [-np.inf, 5.0, 3.0]])
+    np.testing.assert_array_equal(normalize.finite(image), [[1, 1, 1], [1, 5, 3]])
+
+
+def test_one_bright_spot_is_not_lost():
+    image = np.zeros((100, 100))
+    image[50, 50] = 10
+    assert normalize.percentiles(image) == Normalisation((0.0,), (10.0,))
