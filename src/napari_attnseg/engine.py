@@ -103,6 +103,7 @@ def train_model(
     seed: int = 0,
     device: str = "auto",
     resume: bool = False,
+    started: float | None = None,
 ) -> Iterator[TrainStep]:
     """Train a model on samples and store it under ``name``; yields after every step.
 
@@ -117,6 +118,8 @@ def train_model(
         Length of the run: one of them.
     resume : bool
         Go on from the checkpoint of an interrupted run of that name.
+    started : float or None
+        ``time.monotonic()`` from which ``minutes`` count; now when None.
 
     Raises
     ------
@@ -142,6 +145,7 @@ def train_model(
         seed=seed,
         device=device,
         resume=resume,
+        started=started,
     )
 
 

@@ -54,7 +54,7 @@ def test_rows_of_the_tape_reproduce_the_output(kind: type) -> None:
             assert weights.sum() + share == pytest.approx(1, abs=1e-5)
             # the registers' own split over slots is not in the row: recompute it from the logits
             q = torch.from_numpy(block.q[head, y * 11 + c])
-            slots = torch.softmax(module.register_k[head] @ q * block.scale, 0) * share
+            slots = torch.softmax(tape[0].registers[head] @ q * block.scale, 0) * share
             mixed.append(torch.from_numpy(weights).reshape(-1) @ v[0, head] + slots @ module.register_v[head])
         with torch.no_grad():
             out = module.proj(torch.cat(mixed))

@@ -19,6 +19,8 @@ REGISTERS = 4
 TILE = 8  # side of a query tile of local attention, positions
 _TRAINED_TOKENS = 256  # logits of global attention are scaled by log N / log of this
 _ROPE_BASE = 100.0
+_SHARPNESS = 8.0  # initial length of a query
+_MAX_SHARPNESS = 20.0
 
 
 @dataclass(slots=True)
@@ -68,14 +70,24 @@ class _QKV(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.register_k = nn.Parameter(torch.randn(self.heads, registers, HEAD_DIM) * 0.5)
         self.register_v = nn.Parameter(torch.zeros(self.heads, registers, HEAD_DIM))
-        self.scale = HEAD_DIM**-0.5
+        self.log_sharpness = nn.Parameter(torch.full((self.heads, 1, 1), math.log(_SHARPNESS)))
+
+    def register_keys(self) -> Tensor:
+        """Return the registers' keys at unit length, (heads, R, d)."""
+        return F.normalize(self.register_k, dim=-1)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Project (B, H, W, C) to q, k, v, each (B, heads, H * W, d) with contiguous d."""
+        """Project (B, H, W, C) to q, k, v, each (B, heads, H * W, d) with contiguous d.
+
+        Keys have unit length and queries the head's learned sharpness (cosine attention, Liu et al. 2022):
+        without it the logits of a network this small grow until every row looks at a single position.
+        """
         b, h, w, _ = x.shape
         qkv = self.qkv(x).reshape(b, h * w, 3, self.heads, HEAD_DIM).permute(2, 0, 3, 1, 4)
         q, k, v = (t.contiguous() for t in qkv)  # SDPA leaves its fast path otherwise
-        return q, k, v
+        sharpness = self.log_sharpness.exp().clamp(max=_MAX_SHARPNESS)
+        q = (F.normalize(q.float(), dim=-1) * sharpness).to(v.dtype)
+        return q, F.normalize(k.float(), dim=-1).to(v.dtype), v
 
     def merge(self, out: Tensor, shape: tuple[int, int]) -> Tensor:
         """Bring (B, heads, H * W, d) back to (B, H, W, C) and project."""
@@ -86,15 +98,15 @@ class _QKV(nn.Module):
 class GlobalAttention(_QKV):
     """Every position attends to all positions and to the registers.
 
-    ``A = softmax(s R(q) R(k)^T)``, ``F' = A v`` with rotary positions R and
-    ``s = d^-1/2 log N / log 256``, which keeps the sharpness when the field grows.
+    ``A = softmax(s R(q) R(k)^T)``, ``F' = A v`` with rotary positions R, keys of unit length, queries of a
+    learned one, and ``s = max(1, log N / log 256)``, which keeps the sharpness when the field grows.
     """
 
     kind = "global"
 
     def logit_scale(self, tokens: int) -> float:
         """Return the factor on ``q k^T`` for ``tokens`` positions."""
-        return self.scale * max(1.0, math.log(max(tokens, 2)) / math.log(_TRAINED_TOKENS))
+        return max(1.0, math.log(max(tokens, 2)) / math.log(_TRAINED_TOKENS))
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = self.split(x)
@@ -109,8 +121,8 @@ class GlobalAttention(_QKV):
             k, v = (_pool(t, (h, w), pool) for t in (k, v))
         scale = self.logit_scale(h * w)
         if tape is not None:
-            tape.append(Kept(self.kind, q, k, self.register_k, scale, (h, w)))
-        k = torch.cat([k, self.register_k.to(k.dtype).expand(b, -1, -1, -1)], dim=2)
+            tape.append(Kept(self.kind, q, k, self.register_keys(), scale, (h, w)))
+        k = torch.cat([k, self.register_keys().to(k.dtype).expand(b, -1, -1, -1)], dim=2)
         v = torch.cat([v, self.register_v.to(v.dtype).expand(b, -1, -1, -1)], dim=2)
         return self.merge(F.scaled_dot_product_attention(q, k, v, scale=scale), (h, w))
 
@@ -118,7 +130,7 @@ class GlobalAttention(_QKV):
         """Compute the same by a full softmax matrix."""
         b, h, w, _ = x.shape
         q, k, v = self._project(x)
-        k = torch.cat([k, self.register_k.expand(b, -1, -1, -1)], dim=2)
+        k = torch.cat([k, self.register_keys().expand(b, -1, -1, -1)], dim=2)
         v = torch.cat([v, self.register_v.expand(b, -1, -1, -1)], dim=2)
         weights = torch.softmax(q @ k.transpose(-1, -2) * self.logit_scale(h * w), dim=-1)
         return self.merge(weights @ v, (h, w))
@@ -151,16 +163,16 @@ class LocalAttention(_QKV):
         b, h, w, _ = x.shape
         q, k, v = self.split(x)
         if tape is not None:
-            kept = Kept(self.kind, q, k, self.register_k, self.scale, (h, w), self.radius, self.bias)
+            kept = Kept(self.kind, q, k, self.register_keys(), 1.0, (h, w), self.radius, self.bias)
             tape.append(kept)
         rows, cols = -(-h // TILE), -(-w // TILE)
         qt = self._tiles(q, (h, w), halo=0)
         kt, vt = (self._tiles(t, (h, w), halo=self.radius) for t in (k, v))
         n = qt.shape[0]
-        kt = torch.cat([kt, self.register_k.to(kt.dtype).expand(n, -1, -1, -1)], dim=2)
+        kt = torch.cat([kt, self.register_keys().to(kt.dtype).expand(n, -1, -1, -1)], dim=2)
         vt = torch.cat([vt, self.register_v.to(vt.dtype).expand(n, -1, -1, -1)], dim=2)
         mask = self._mask(h, w, x.device).to(qt.dtype).repeat(b, 1, 1, 1)
-        out = F.scaled_dot_product_attention(qt, kt, vt, attn_mask=mask, scale=self.scale)
+        out = F.scaled_dot_product_attention(qt, kt, vt, attn_mask=mask, scale=1.0)
         out = out.reshape(b, rows, cols, self.heads, TILE, TILE, HEAD_DIM)
         out = out.permute(0, 3, 1, 4, 2, 5, 6).reshape(b, self.heads, rows * TILE, cols * TILE, HEAD_DIM)
         return self.merge(out[:, :, :h, :w].reshape(b, self.heads, h * w, HEAD_DIM), (h, w))
@@ -205,9 +217,9 @@ class LocalAttention(_QKV):
                 kk = k[:, :, ys, xs].reshape(b, self.heads, -1, HEAD_DIM)
                 vv = v[:, :, ys, xs].reshape(b, self.heads, -1, HEAD_DIM)
                 bias = self.bias[:, ys.start - y + r : ys.stop - y + r, xs.start - c + r : xs.stop - c + r]
-                kk = torch.cat([kk, self.register_k.expand(b, -1, -1, -1)], dim=2)
+                kk = torch.cat([kk, self.register_keys().expand(b, -1, -1, -1)], dim=2)
                 vv = torch.cat([vv, self.register_v.expand(b, -1, -1, -1)], dim=2)
-                logits = torch.einsum("bhd,bhnd->bhn", q[:, :, y, c], kk) * self.scale
+                logits = torch.einsum("bhd,bhnd->bhn", q[:, :, y, c], kk)
                 logits = logits + F.pad(bias.reshape(1, self.heads, -1), (0, self.register_k.shape[1]))
                 out[:, :, y, c] = torch.einsum("bhn,bhnd->bhd", logits.softmax(-1), vv)
         return self.merge(out.reshape(b, self.heads, h * w, HEAD_DIM), (h, w))

@@ -36,9 +36,10 @@ def train_and_store(
     seed: int,
     device: str,
     resume: bool,
+    started: float | None = None,
 ) -> Iterator[TrainStep]:
     """See :func:`napari_attnseg.engine.train_model`; the checkpoint lies in the runs folder until the end."""
-    started = time.monotonic()
+    started = time.monotonic() if started is None else started
     target = models.models_folder() / name
     if target.exists() or name in {card.id for card in models.list_models()}:
         raise StoreError(f"A model named '{name}' exists already.", "Choose another name.")

@@ -113,7 +113,7 @@ class AttnSegNet(nn.Module):
         if context not in CONTEXTS:
             raise ValueError(f"context must be one of {CONTEXTS}, not {context!r}")
         w2, w4, w8, w16 = widths
-        self.stem = nn.Sequential(ConvBN(12, w2), ConvBN(w2, w2))
+        self.stem = nn.Sequential(ConvBN(12, 3 * w2 // 4), ConvBN(3 * w2 // 4, w2))
         self.enc4 = nn.Sequential(ConvBN(w2, w4, 2), ResBlock(w4))
         self.enc8 = nn.Sequential(ConvBN(w4, w8, 2), ResBlock(w8))
         self.enc16 = nn.Sequential(ConvBN(w8, w16, 2), ResBlock(w16))

@@ -1,0 +1,331 @@
+"""The Segment tab: what to segment, how, Run, and the result."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
+from qtpy.QtCore import QSignalBlocker, Qt
+from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+
+from napari_attnseg._napari import cards, settings
+from napari_attnseg._napari.layers import show_result
+from napari_attnseg._napari.orders import SCOPES, Scope, chosen_images, order_for, run_orders
+from napari_attnseg._napari.session import Run
+from napari_attnseg._qt.image_rows import DiameterRow, ImageRows
+from napari_attnseg._qt.job_bar import JobBar
+from napari_attnseg._qt.params_form import ParamsForm, add_row, show_row
+from napari_attnseg._qt.readout_box import ReadoutBox
+from napari_attnseg._qt.widgets import MARGIN, combo, form, note, set_note
+from napari_attnseg.errors import AttnSegError
+from napari_attnseg.jobs.segment import needs_engine
+from napari_attnseg.params import SegmentParams
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+    from napari_attnseg._napari.orders import Order, Outcome
+    from napari_attnseg._napari.session import Session
+    from napari_attnseg._napari.watch import LayerWatch
+    from napari_attnseg._qt.worker import Jobs
+    from napari_attnseg.engine import Engine
+
+_SCOPE_HELP = (
+    "visible field: what the canvas shows of this plane; current plane: all of it; whole layer: every "
+    "plane; selected layers: every plane of every image layer selected in the layer list."
+)
+
+
+class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
+    """Builds orders from its forms and shows what comes back.
+
+    ``segmented`` carries the ``Run`` of the chosen image after a run.
+    """
+
+    segmented = Signal(object)
+
+    def __init__(self, viewer: ViewerModel, session: Session, jobs: Jobs, watch: LayerWatch) -> None:
+        super().__init__()
+        self._viewer, self._session, self._jobs, self._watch = viewer, session, jobs, watch
+        column = QVBoxLayout(self)
+        column.setContentsMargins(MARGIN, MARGIN, MARGIN, MARGIN)
+        column.setSpacing(6)
+        layout = self._layout = form()
+        column.addLayout(layout)
+        self.rows = ImageRows(layout, session, watch)
+        self.method = ParamsForm(layout, ["method"])
+        self.model_box = combo("attnseg_model", str(SegmentParams.model_fields["model"].description))
+        add_row(layout, "Model", self.model_box)
+        self.classic = ParamsForm(layout, ["task", "clusters", "kmeans_on", "segments", "compactness"])
+        self.diameter = DiameterRow(layout, viewer, self.rows)
+        self.scope_box = combo("attnseg_scope", _SCOPE_HELP)
+        self.scope_box.addItems(SCOPES)
+        self.scope_box.setCurrentText("current plane")
+        add_row(layout, "Segment", self.scope_box)
+        self.device = ParamsForm(layout, ["device"])
+        column.addLayout(self._run_row())
+        self.job_bar = JobBar(jobs)
+        column.addWidget(self.job_bar)
+        self.reason_line = note(name="attnseg_reason")
+        self.result_line = note(name="attnseg_result")
+        self.error_line = note(name="attnseg_error")
+        self.error_line.setStyleSheet("QLabel { color: #d9483b; }")
+        for line in (self.reason_line, self.error_line, self.result_line):
+            column.addWidget(line)
+        self.readout = ReadoutBox(viewer, session, jobs)
+        column.addWidget(self.readout)
+        column.addStretch(1)
+        self._connect()
+        self.fill_models()
+        self._set_device(settings.read().device)
+        self.refresh()
+
+    def _run_row(self) -> QHBoxLayout:
+        self.run_button = QPushButton("Run")
+        self.run_button.setObjectName("attnseg_run")
+        self.run_button.setMinimumHeight(30)
+        self.run_button.setStyleSheet("QPushButton { font-weight: bold; }")
+        self.defaults_button = QPushButton("Restore defaults")
+        self.defaults_button.setObjectName("attnseg_defaults")
+        self.defaults_button.setToolTip("Set every field of this tab to its default.")
+        row = QHBoxLayout()
+        row.setContentsMargins(0, 6, 0, 0)
+        row.addWidget(self.run_button, 1)
+        row.addWidget(self.defaults_button)
+        return row
+
+    def _connect(self) -> None:
+        self.rows.changed.connect(self.refresh)
+        self.method.changed.connect(self.refresh)
+        self.classic.changed.connect(self.refresh)
+        self.model_box.currentIndexChanged.connect(self._on_model)
+        self.scope_box.currentIndexChanged.connect(self.refresh)
+        self.run_button.clicked.connect(self.run)
+        self.defaults_button.clicked.connect(self.restore_defaults)
+        self._session.changed.connect(self._on_session)
+        self._jobs.failed.connect(self._on_failed)
+        self._watch.selected.connect(self.refresh)
+        self._watch.moved.connect(self.refresh)
+        self._watch.removed.connect(self._on_removed)
+
+    def release(self) -> None:
+        """Let go of everything that outlives the dock."""
+        self._session.changed.disconnect(self._on_session)
+        self.readout.release()
+        self.diameter.hide_circle()
+
+    # -- what the forms say -------------------------------------------------------------------------
+
+    @property
+    def scope(self) -> Scope:
+        """The chosen scope."""
+        return self.scope_box.currentText()  # type: ignore[no-any-return]
+
+    @property
+    def engine_key(self) -> tuple[str, str]:
+        """Model and device asked for."""
+        return str(self.model_box.currentData() or "base"), str(self.device.values()["device"])
+
+    def params(self) -> SegmentParams:
+        """Return the parameters of the next run, without the diameter (which depends on the layer)."""
+        model, device = self.engine_key
+        values = {
+            **self.method.values(),
+            **self.classic.values(),
+            **self.readout.form.values(),
+            "model": model,
+            "device": device,
+            "channel": self.rows.channel,
+            "tile": settings.read().tile,
+        }
+        return SegmentParams(**values)
+
+    def orders(self) -> list[Order]:
+        """Return what Run would do now; ``InputError`` for a layer that cannot be segmented."""
+        params, made = self.params(), []
+        for image in chosen_images(self._viewer, self._session.state.image, self.scope):
+            axes = self.rows.axes if image is self._session.state.image else None
+            order = order_for(self._viewer, image, axes, params, self.scope)
+            diameter = self.diameter.pixels(order.source)
+            channel = params.channel if (params.channel or 0) < order.source.channels else None
+            own = params.model_copy(update={"diameter": diameter, "channel": channel})
+            made.append(order_for(self._viewer, image, axes, own, self.scope))
+        return made
+
+    def reason(self) -> str:
+        """Return in one sentence why Run is disabled; "" when it is not."""
+        state = self._session.state
+        if state.busy:
+            return f"{state.busy}…"
+        if state.image is None and self.scope != "selected layers":
+            return "Open an image first: drop a file on the window, or take File > Open Sample."
+        if self.scope == "selected layers":
+            if not chosen_images(self._viewer, state.image, self.scope):
+                return "Select one or more image layers in the layer list."
+        elif self.rows.error:
+            return self.rows.error
+        if self.scope == "visible field" and self._viewer.dims.ndisplay != 2:
+            return "The visible field is known in the 2-D view only: press the 2-D/3-D button."
+        if needs_engine(self.params()):
+            if self.model_box.count() == 0:
+                return "There is no model: choose a classic method, or put one in the models folder."
+            if state.loading:
+                return state.loading
+        return ""
+
+    # -- keeping the panel right --------------------------------------------------------------------
+
+    def fill_models(self) -> None:
+        """List the models there are; the card is shown on hover."""
+        before = self.model_box.currentData()
+        with QSignalBlocker(self.model_box):
+            self.model_box.clear()
+            for card in cards.available():
+                self.model_box.addItem(card.name, card.id)
+                last = self.model_box.count() - 1
+                self.model_box.setItemData(last, cards.html(card), Qt.ItemDataRole.ToolTipRole)
+                self.model_box.setItemData(last, card, Qt.ItemDataRole.UserRole + 1)
+            index = self.model_box.findData(before if before is not None else "base")
+            self.model_box.setCurrentIndex(max(index, 0) if self.model_box.count() else -1)
+        self._on_model()
+
+    def refresh(self, *_: Any) -> None:
+        """Show the rows that count for the method, and whether Run can be pressed."""
+        values = {**self.method.values(), **self.classic.values()}
+        method, network = values["method"], needs_engine(self.params())
+        show_row(self._layout, self.model_box, network)
+        self.device.show_row("device", network)
+        self.diameter.show(method == "attention")
+        card = self.model_box.currentData(Qt.ItemDataRole.UserRole + 1)
+        self.classic.show_row("task", method == "attention" and card is not None and len(card.classes) > 1)
+        for name in ("clusters", "kmeans_on"):
+            self.classic.show_row(name, method == "kmeans")
+        for name in ("segments", "compactness"):
+            self.classic.show_row(name, method == "slic")
+        why = self.reason()
+        self.run_button.setEnabled(not why)
+        self.run_button.setToolTip(why or "Segment now. The result is a Labels layer.")
+        set_note(self.reason_line, "" if self._session.state.busy else why)
+        self.defaults_button.setEnabled(not self._session.state.busy)
+
+    def restore_defaults(self) -> None:
+        """Set every field to its default."""
+        for part in (self.method, self.classic, self.device, self.readout.form):
+            part.restore_defaults()
+        self._set_device(settings.read().device)
+        self.diameter.restore_defaults()
+        self.rows.channel_box.setCurrentIndex(0)
+        self.scope_box.setCurrentText("current plane")
+        index = self.model_box.findData("base")
+        self.model_box.setCurrentIndex(max(index, 0) if self.model_box.count() else -1)
+        self.refresh()
+
+    def _set_device(self, device: str) -> None:
+        self.device.set_values({"device": device})
+
+    def _on_model(self, *_: Any) -> None:
+        card = self.model_box.currentData(Qt.ItemDataRole.UserRole + 1)
+        if card is not None:
+            self.model_box.setToolTip(cards.html(card))
+        self.refresh()
+
+    def _on_session(self, new: Any, old: Any) -> None:
+        if new.image is not old.image:
+            set_note(self.result_line, "")
+        self.refresh()
+
+    def _on_removed(self, layer: Any) -> None:
+        """Forget the run of an image that is gone, and stop a job that works on it."""
+        run = self._session.state.run_of(layer)
+        if self._session.state.busy and layer in self._running:
+            self._jobs.cancel()
+        if run is not None or layer is self._session.state.image:
+            self._session.forget(layer)
+        self.readout.refresh()
+
+    def _on_failed(self, err: AttnSegError) -> None:
+        set_note(self.error_line, str(err))
+
+    # -- running ------------------------------------------------------------------------------------
+
+    _running: tuple[Any, ...] = ()
+
+    def run(self) -> None:
+        """Start a run on what is chosen; does nothing where :meth:`reason` says why not."""
+        if self.reason():
+            self.refresh()
+            return
+        set_note(self.error_line, "")
+        set_note(self.result_line, "")
+        self.diameter.hide_circle()
+        try:
+            orders = self.orders()
+        except AttnSegError as err:
+            self._on_failed(err)
+            return
+        state, key = self._session.state, self.engine_key
+        engine = state.engine if state.engine_key == key else None
+        self._running = tuple(order.image for order in orders)
+        name = orders[0].source.name if len(orders) == 1 else f"{len(orders)} layers"
+        self._jobs.start_job(
+            run_orders(engine, orders), f"Segmenting {name}", lambda result: self._on_result(key, *result)
+        )
+
+    def _on_result(self, key: tuple[str, str], engine: Engine | None, outcomes: list[Outcome]) -> None:
+        if engine is not None and engine is not self._session.state.engine:
+            self.keep_engine(key, engine)
+        for outcome in outcomes:
+            self._show(outcome)
+        first = self._session.state.run_of(outcomes[0].order.image)
+        set_note(self.result_line, self._summary(outcomes))
+        if first is not None:
+            self.segmented.emit(first)
+
+    def keep_engine(self, key: tuple[str, str], engine: Engine) -> None:
+        """Keep a loaded engine for the next runs, and give back the one before."""
+        old = self._session.state.engine
+        self._session.update(engine=engine, engine_key=key, loading="")
+        if old is not None and old is not engine:
+            old.close()
+
+    def _show(self, outcome: Outcome) -> None:
+        order = outcome.order
+        if order.image not in self._viewer.layers:
+            return  # removed in the last moment
+        before = self._session.state.run_of(order.image)
+        shown, replaced = show_result(
+            self._viewer.layers,
+            order.image,
+            order.source,
+            outcome.segmentation,
+            before.shown if before is not None else None,
+            {
+                "scope": order.scope,
+                "planes": None if order.planes is None else [list(key.index) for key in order.planes],
+                "field": None if order.field is None else [[s.start, s.stop] for s in order.field],
+            },
+        )
+        run = Run(
+            image=order.image,
+            source=order.source,
+            params=order.params,
+            segmentation=outcome.segmentation,
+            encoded=outcome.encoded,
+            shown=shown,
+            replaced=replaced,
+            plane=order.plane,
+        )
+        self._session.put_run(run, settings.read().cache_bytes)
+
+    def _summary(self, outcomes: list[Outcome]) -> str:
+        parts = []
+        for outcome in outcomes:
+            result = outcome.segmentation
+            count = len(result.features["index"]) if "index" in result.features else int(result.labels.max())
+            words = [f"{count:,} object{'' if count == 1 else 's'}"]
+            if result.diameter:
+                words.append(f"diameter {result.diameter:.0f} px")
+            words.append(f"{result.seconds:.1f} s")
+            lead = f"{outcome.order.source.name}: " if len(outcomes) > 1 else ""
+            parts.append(lead + " · ".join(words) + "".join(f"\n{text}" for text in result.notes))
+        return "\n".join(parts)

@@ -1,0 +1,118 @@
+"""``attention``: what one pixel attended to, as a TIFF and a picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from napari_attnseg import engine as door
+from napari_attnseg.cli.common import (
+    FILE,
+    check_files,
+    check_out,
+    json_option,
+    params_options,
+    progress_bar,
+    report,
+    say,
+)
+from napari_attnseg.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_attnseg.records import ImageSource, PlaneKey
+
+
+@click.command("attention")
+@click.argument("file", type=FILE)
+@click.option("--at", required=True, nargs=2, type=int, metavar="Y X", help="Pixel: row and column from 0.")
+@click.option("--block", help="Attention block; 'models show' lists them.  [default: the first global one]")
+@click.option("--head", default="mean", show_default=True, help="'mean', or the number of a head.")
+@click.option("--plane", help="Which plane of a stack, such as '0' or '2,5'.  [default: the first]")
+@click.option("--out", required=True, type=FILE, help="Folder for the results; made if needed.")
+@params_options(["model", "diameter", "channel", "device", "tile"])
+@json_option
+def attention_command(
+    file: Path,
+    at: tuple[int, int],
+    block: str | None,
+    head: str,
+    plane: str | None,
+    out: Path,
+    as_json: bool,
+    **values: Any,
+) -> None:
+    """Show what the pixel Y X of FILE attended to.
+
+    Writes OUT/<name>_attention.tif (float32, image size, the weight of each token over its cell) and a heat
+    map over the image as .png.
+    """
+    from napari_attnseg.core import render
+    from napari_attnseg.core.axes import read_plane
+    from napari_attnseg.jobs.api import validated
+    from napari_attnseg.jobs.progress import drive
+    from napari_attnseg.jobs.tape import default_block, record_tape
+    from napari_attnseg.store.images import read_image, write_png, write_tiff
+
+    params = validated(**values)
+    check_files([file])
+    tif, png = (out / f"{file.stem}_attention{suffix}" for suffix in (".tif", ".png"))
+    check_out(out, [file], [tif, png])
+    source = read_image(file)
+    key = _plane_key(source, plane)
+    _check_pixel(source, at)
+    engine = door.load_engine(params.model, params.device)
+    with progress_bar() as show:
+        tape = drive(record_tape(engine, source, key, at, None, params), show)
+    assert tape is not None  # nothing cancels this run
+    row = tape.row(block or default_block(tape), at, head)
+    painted = row.grid.paint(row.weights, source.shape_yx)
+    write_tiff(tif, painted)
+    write_png(png, render.heat(painted, read_plane(source, key, None, params.channel), at=at))
+    say(f"{file}: block '{row.block}' ({row.kind}), {row.register_share:.1%} on the registers")
+    result = {
+        "file": str(file),
+        "at": list(at),
+        "model": params.model,
+        "block": row.block,
+        "kind": row.kind,
+        "head": row.head,
+        "stride": row.grid.stride,
+        "zoom": row.grid.zoom,
+        "origin": list(row.grid.origin),
+        "window": row.window,
+        "register_share": row.register_share,
+        "grid": list(row.grid.shape),
+        "output": str(tif),
+        "picture": str(png),
+    }
+    report(result, as_json, f"{tif}\n{png}")
+
+
+def _plane_key(source: ImageSource, text: str | None) -> PlaneKey:
+    from napari_attnseg.core.axes import plane_keys
+    from napari_attnseg.records import PlaneKey
+
+    if text is None:
+        if source.plane_shape and len(plane_keys(source)) > 1:
+            say(f"A stack of {source.plane_shape} planes: the first is taken (see --plane).")
+        return plane_keys(source)[0]
+    try:
+        key = PlaneKey(tuple(int(part) for part in text.split(",")))
+    except ValueError as err:
+        raise InputError(f"'{text}' is no plane.", "Give whole numbers such as '0' or '2,5'.") from err
+    if key not in plane_keys(source):
+        raise InputError(
+            f"There is no plane {text}.", f"The planes are {source.plane_shape} along '{source.plane_axes}'."
+        )
+    return key
+
+
+def _check_pixel(source: ImageSource, at: tuple[int, int]) -> None:
+    h, w = source.shape_yx
+    if not (0 <= at[0] < h and 0 <= at[1] < w):
+        raise InputError(
+            f"Pixel {at} lies outside the image.", f"Rows go from 0 to {h - 1}, columns from 0 to {w - 1}."
+        )

@@ -1,0 +1,143 @@
+"""What the commands share: options made from parameters, progress on stderr, JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import types
+import typing
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+import click
+
+from napari_attnseg.errors import AttnSegError, InputError, StoreError
+from napari_attnseg.params import SegmentParams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from pydantic.fields import FieldInfo
+
+    Command = Callable[..., Any]
+
+FILE = click.Path(path_type=Path)
+SHORT = {"device", "model"}  # their defaults need no "empty means" in the help
+
+
+def params_options(names: Iterable[str] | None = None) -> Callable[[Command], Command]:
+    """Return a decorator that adds an option for every field of ``SegmentParams`` (or those named)."""
+    fields = SegmentParams.model_fields
+    chosen = list(fields) if names is None else list(names)
+
+    def add(command: Command) -> Command:
+        for name in reversed(chosen):
+            command = _option(name, fields[name])(command)
+        return command
+
+    return add
+
+
+def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
+    flag = "--" + name.replace("_", "-")
+    kind = _plain(field.annotation)
+    shown: dict[str, Any] = {"help": field.description, "default": field.default}
+    if kind is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", name, show_default=True, **shown)
+    if get_origin(kind) is Literal:
+        return click.option(flag, name, type=click.Choice(get_args(kind)), show_default=True, **shown)
+    return click.option(flag, name, type=kind, show_default=field.default is not None, **shown)
+
+
+def _plain(annotation: Any) -> Any:
+    """Return T of ``T | None``."""
+    if get_origin(annotation) in (types.UnionType, typing.Union):
+        return next(part for part in get_args(annotation) if part is not type(None))
+    return annotation
+
+
+def json_option(command: Command) -> Command:
+    """Add ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")(command)
+
+
+def say(text: str) -> None:
+    """Write a line for people to stderr."""
+    click.echo(text, err=True)
+
+
+def report(result: Any, as_json: bool, text: str = "") -> None:
+    """Write the result to stdout: one JSON object, or ``text``."""
+    if as_json:
+        click.echo(json.dumps(result, default=str))
+    elif text:
+        click.echo(text)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[Any], None]]:
+    """Give a function that shows ``Progress`` records as a bar on stderr; silent unless it is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+
+        def show(step: Any) -> None:
+            bar.update(task, completed=step.done, total=step.total or None, description=step.note)
+
+        yield show
+
+
+def check_files(files: Iterable[Path]) -> list[Path]:
+    """Return the files; ``InputError`` when one is missing, of an unknown type, or two have one stem."""
+    from napari_attnseg.store.images import check_path
+
+    seen: dict[str, Path] = {}
+    for path in files:
+        check_path(path)
+        if path.stem in seen:
+            raise InputError(
+                f"'{seen[path.stem]}' and '{path}' would be written to the same file.",
+                "Give files of different names, or run them one by one into different folders.",
+            )
+        seen[path.stem] = path
+    return list(seen.values())
+
+
+def check_out(out: Path, inputs: Iterable[Path] = (), outputs: Iterable[Path] = ()) -> None:
+    """Raise ``StoreError`` where ``out`` cannot be a folder, or an output would replace an input."""
+    place = out
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise StoreError(f"'{place}' is a file, not a folder.", "Choose another --out.")
+    if not os.access(place, os.W_OK):
+        raise StoreError(f"The folder '{place}' cannot be written.", "Choose another --out.")
+    taken = {path.resolve() for path in inputs}
+    for path in outputs:
+        if path.resolve() in taken:
+            raise StoreError(f"'{path}' is an input and would be replaced.", "Choose another --out.")
+
+
+def has_screen() -> bool:
+    """Tell whether a window can be shown."""
+    if not sys.platform.startswith("linux"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def window_module(name: str) -> Any:
+    """Import a module of the window; an ``AttnSegError`` says how to get Qt and napari."""
+    try:
+        return import_module(f"napari_attnseg._qt.{name}")
+    except ImportError as err:
+        raise AttnSegError(
+            f"The window cannot be opened ({str(err).splitlines()[0].rstrip('.')}).",
+            "Install napari with Qt: pip install 'napari-attnseg[all]'.",
+        ) from err

@@ -1,0 +1,110 @@
+"""``segment``: images in, label files out."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from napari_attnseg import engine as door
+from napari_attnseg.cli.common import (
+    FILE,
+    check_files,
+    check_out,
+    json_option,
+    params_options,
+    progress_bar,
+    report,
+    say,
+)
+from napari_attnseg.errors import AttnSegError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from napari_attnseg.engine import Engine
+    from napari_attnseg.params import SegmentParams
+
+SOME_FAILED, ALL_FAILED = 3, 2
+
+
+@click.command("segment")
+@click.argument("files", nargs=-1, required=True, type=FILE)
+@click.option("--out", required=True, type=FILE, help="Folder for the labels; made if needed.")
+@params_options()
+@json_option
+def segment_command(files: tuple[Path, ...], out: Path, as_json: bool, **values: Any) -> int:
+    """Segment images: TIFF, PNG, JPEG or zarr FILES.
+
+    Writes OUT/<name>.tif (a .zarr for a .zarr) with int32 labels of the same height and width; stacks keep
+    their planes, channels are one object.
+    """
+    from napari_attnseg.jobs.api import validated
+    from napari_attnseg.jobs.segment import needs_engine
+
+    params = validated(**values)
+    paths = check_files(files)
+    targets = {path: target_of(path, out) for path in paths}
+    check_out(out, paths, targets.values())
+    engine = door.load_engine(params.model, params.device) if needs_engine(params) else None
+    done: list[dict[str, Any]] = []
+    failed: list[tuple[Path, AttnSegError]] = []
+    for path, target in targets.items():
+        try:
+            with progress_bar() as show:
+                done.append(segment_file(engine, path, target, params, show))
+        except AttnSegError as err:
+            if len(paths) == 1:
+                raise
+            failed.append((path, err))
+            say(f"Failed: {path}: {err.message}\nHint: {err.hint}")
+            continue
+        say(f"{path} -> {target}: {done[-1]['objects']} objects in {done[-1]['seconds']:.1f} s")
+    report(
+        {
+            "method": params.method,
+            "model": params.model if engine is not None else None,
+            "device": engine.device if engine is not None else None,
+            "files": done,
+            "failed": [{"input": str(p), "error": e.message, "hint": e.hint} for p, e in failed],
+        },
+        as_json,
+    )
+    if failed:
+        names = ", ".join(str(path) for path, _ in failed)
+        say(f"Error: {len(failed)} of {len(paths)} files failed: {names}")
+        return SOME_FAILED if done else ALL_FAILED
+    return 0
+
+
+def target_of(path: Path, out: Path) -> Path:
+    """Return where the labels of a file go."""
+    return out / (path.stem + (".zarr" if path.suffix.lower() == ".zarr" else ".tif"))
+
+
+def segment_file(
+    engine: Engine | None, path: Path, target: Path, params: SegmentParams, show: Callable[[Any], None]
+) -> dict[str, Any]:
+    """Segment one file, write its labels and return what to report."""
+    from napari_attnseg.jobs.progress import drive
+    from napari_attnseg.jobs.segment import segment as segment_job
+    from napari_attnseg.store.images import read_image, write_labels
+
+    start = time.perf_counter()
+    source = read_image(path)
+    found = drive(segment_job(engine, source, params), show)
+    assert found is not None  # nothing cancels this run
+    result = found[0]
+    write_labels(target, result.labels, source.plane_axes + "YX")
+    for note in result.notes:
+        say(f"{path}: {note}")
+    return {
+        "input": str(path),
+        "output": str(target),
+        "shape": list(result.labels.shape),
+        "objects": int(result.labels.max(initial=0)),
+        "diameter": round(result.diameter, 2),
+        "seconds": round(time.perf_counter() - start, 3),
+    }

@@ -1,0 +1,1 @@
+"""Jobs: generators that yield ``Progress`` and return a record.  numpy in and out; ``nn`` is never named."""

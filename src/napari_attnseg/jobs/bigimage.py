@@ -1,0 +1,139 @@
+"""Planes too large, or too many, for their maps to be held: block by block, labels stitched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_attnseg import __version__
+from napari_attnseg.core.labels import edge_ids
+from napari_attnseg.core.size import estimate_diameter
+from napari_attnseg.core.stitch import Stitcher
+from napari_attnseg.core.tiles import HALO, plan_tiles
+from napari_attnseg.jobs import planes as reading
+from napari_attnseg.jobs.collect import Collector
+from napari_attnseg.jobs.encode import default_readout, encode_part, find_zoom, tiles_of
+from napari_attnseg.records import Progress, Segmentation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from napari_attnseg.engine import Engine
+    from napari_attnseg.jobs.planes import Plane
+    from napari_attnseg.params import SegmentParams
+    from napari_attnseg.records import DenseMaps, ImageSource, PlaneKey
+
+    Labelled = tuple[npt.NDArray[np.int32], Mapping[str, npt.NDArray[np.generic]]]
+    ReadOut = Callable[[DenseMaps, SegmentParams, str], Labelled]
+
+
+def segment_big(
+    engine: Engine,
+    source: ImageSource,
+    params: SegmentParams,
+    keys: Sequence[PlaneKey],
+    field: tuple[slice, slice],
+    read_out: ReadOut,
+) -> Generator[Progress, None, Segmentation]:
+    """Segment planes one after the other, keeping no maps; memory is one block and the labels.
+
+    Parameters
+    ----------
+    read_out : callable
+        ``read_out(maps, params, default)`` returns labels and features of one block.
+    """
+    out = Collector(source, field)
+    diameters: list[float] = []
+    for number, key in enumerate(keys):
+        yield Progress(number, len(keys), f"Reading plane {number + 1} of {len(keys)}")
+        plane = reading.open_plane(source, key, field, params.channel)
+        labelled, diameter = yield from _plane(engine, plane, params, read_out)
+        out.add(key, *labelled, unique=params.task == "instances")
+        diameters.append(diameter)
+    return Segmentation(
+        labels=out.labels,
+        features=out.features(),
+        params=params.model_dump(),
+        card_id=engine.card.id,
+        version=__version__,
+        seconds=0.0,
+        diameter=float(np.median(diameters)) if diameters else 0.0,
+        notes=("Too large to keep the network's output: run again to change the readout.",),
+    )
+
+
+def _plane(
+    engine: Engine, plane: Plane, params: SegmentParams, read_out: ReadOut
+) -> Generator[Progress, None, tuple[Labelled, float]]:
+    default = default_readout(engine)
+    zoom, maps = yield from find_zoom(engine, plane, params)
+    if not plane.big:
+        if maps is None:
+            h, w = plane.shape
+            maps = yield from encode_part(engine, plane, (slice(0, h), slice(0, w)), zoom, params)
+        return read_out(maps, params, default), params.diameter or estimate_diameter(maps) or 0.0
+    overlap = max(HALO, round(4 * engine.card.diameter / zoom))  # room for a whole object beside a seam
+    blocks = plan_tiles(plane.shape, reading.BLOCK, overlap)
+    inner = params.model_copy(update={"drop_edge": False})  # a block's edge is not the image's
+    stitcher = Stitcher(plane.shape)
+    kept: list[tuple[int, Mapping[str, npt.NDArray[np.generic]]]] = []
+    classes = np.zeros(plane.shape if params.task == "classes" else (0, 0), dtype=np.int32)
+    sizes = [_count(block.read, params, zoom) for block in blocks]
+    diameters = []
+    for number, block in enumerate(blocks):
+        maps = yield from encode_part(
+            engine, plane, block.read, zoom, params, sum(sizes[:number]), sum(sizes)
+        )
+        labels, features = read_out(maps, inner, default)
+        diameters.append(params.diameter or estimate_diameter(maps) or 0.0)
+        del maps
+        if params.task == "classes":
+            classes[block.core] = labels[block.crop]
+        else:
+            kept.append((stitcher.add(block, labels), features))
+    diameter = float(np.median([d for d in diameters if d] or [0.0]))
+    if params.task == "classes":
+        return (classes, {}), diameter
+    joined, new_id = stitcher.finish()
+    return _finished(joined, new_id, kept, params), diameter
+
+
+def _count(part: tuple[slice, slice], params: SegmentParams, zoom: float) -> int:
+    return len(tiles_of((part[0].stop - part[0].start, part[1].stop - part[1].start), params, zoom))
+
+
+def _finished(
+    labels: npt.NDArray[np.int32],
+    new_id: npt.NDArray[np.int64],
+    kept: Sequence[tuple[int, Mapping[str, npt.NDArray[np.generic]]]],
+    params: SegmentParams,
+) -> Labelled:
+    """Drop edge objects, rename to 1..n, and give every object the mean confidence of its pieces."""
+    if params.drop_edge:
+        gone = edge_ids(labels)
+    else:
+        gone = np.empty(0, dtype=np.int32)
+    count = int(labels.max(initial=0))
+    names = np.zeros(count + 1, dtype=np.int32)
+    stay = np.setdiff1d(np.arange(1, count + 1), gone)
+    names[stay] = np.arange(1, len(stay) + 1)
+    area = np.zeros(count + 1, dtype=np.int64)
+    for y in range(0, labels.shape[0], 1024):  # in strips: no second plane
+        strip = labels[y : y + 1024]
+        area += np.bincount(strip.ravel(), minlength=count + 1)
+        strip[:] = names[strip]
+    weight, total = np.zeros(count + 1), np.zeros(count + 1)
+    for offset, features in kept:
+        index = new_id[np.asarray(features["index"], dtype=np.int64) + offset]
+        size = np.asarray(features["size"], dtype=np.float64)
+        np.add.at(weight, index, size)
+        np.add.at(total, index, size * np.asarray(features["confidence"], dtype=np.float64))
+    confidence = (total / np.maximum(weight, 1.0))[stay].astype(np.float32)
+    return labels, {
+        "index": np.arange(1, len(stay) + 1, dtype=np.int32),
+        "confidence": confidence,
+        "size": area[stay],
+    }

@@ -1,0 +1,71 @@
+"""The demo without a window: segment the demo image and show what one pixel attended to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_attnseg.core import render
+from napari_attnseg.core.axes import source_of
+from napari_attnseg.core.demo import demo_image
+from napari_attnseg.jobs.segment import segment
+from napari_attnseg.jobs.tape import default_block, record_tape
+from napari_attnseg.params import SegmentParams
+from napari_attnseg.records import PlaneKey, Progress
+from napari_attnseg.store.images import write_labels, write_png, write_tiff
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from napari_attnseg.engine import Engine
+
+FILES = ("image.tif", "labels.tif", "attention.png", "overlay.png")
+
+
+def make_demo(
+    engine: Engine, out: Path, params: SegmentParams | None = None
+) -> Generator[Progress, None, dict[str, Any]]:
+    """Segment the demo image and write ``FILES`` into ``out``.
+
+    Returns
+    -------
+    dict
+        ``out``, ``files``, ``objects``, ``seconds``, and the ``block`` and pixel (``at``) of the attention
+        picture.
+    """
+    params = params or SegmentParams()
+    image = demo_image()
+    source = source_of(image, "demo")
+    result, encoded = yield from segment(engine, source, params)
+    pixel = sure_pixel(result.labels, result.features)
+    tape = yield from record_tape(engine, source, PlaneKey(), pixel, encoded, params)
+    block = default_block(tape)
+    row = tape.row(block, pixel)
+    yield Progress(1, 1, "Writing the files")
+    write_tiff(out / FILES[0], image, "YXS")
+    write_labels(out / FILES[1], result.labels)
+    write_png(out / FILES[2], render.heat(row.grid.paint(row.weights, result.labels.shape), image, at=pixel))
+    write_png(out / FILES[3], render.overlay(result.labels, image))
+    return {
+        "out": str(out),
+        "files": [str(out / name) for name in FILES],
+        "objects": int(result.labels.max(initial=0)),
+        "seconds": round(result.seconds, 2),
+        "block": block,
+        "at": list(pixel),
+    }
+
+
+def sure_pixel(labels: npt.NDArray[np.int32], features: Any) -> tuple[int, int]:
+    """Return a pixel inside the object of highest confidence; the middle where there is no object."""
+    h, w = labels.shape
+    if not labels.any():
+        return h // 2, w // 2
+    best = int(features["index"][int(np.argmax(features["confidence"]))])
+    inside = np.argwhere(labels == best)
+    y, x = inside[np.abs(inside - inside.mean(axis=0)).sum(axis=1).argmin()]
+    return int(y), int(x)

@@ -1,0 +1,165 @@
+"""The slow part of a run: the network over the planes, tile by tile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_attnseg.core.axes import check, clip_field, plane_keys
+from napari_attnseg.core.size import ZOOM_LIMITS, zoom_search
+from napari_attnseg.core.tiles import HALO, TILE, plan_tiles
+from napari_attnseg.jobs.planes import Plane, centre, open_plane
+from napari_attnseg.records import DenseMaps, Encoded, Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from napari_attnseg.engine import Engine
+    from napari_attnseg.params import SegmentParams
+    from napari_attnseg.records import ImageSource, PlaneKey, Tile
+
+
+def tile_side(params: SegmentParams, zoom: float) -> int:
+    """Return the side of a tile in image pixels: what the user set, else 1024 pixels of the resized image."""
+    return params.tile if params.tile is not None else max(128, round(TILE / zoom))
+
+
+def tiles_of(shape: tuple[int, int], params: SegmentParams, zoom: float) -> list[Tile]:
+    """Plan the tiles of a field; context is 96 pixels of the resized image."""
+    return plan_tiles(shape, tile_side(params, zoom), round(HALO / zoom))
+
+
+def find_zoom(
+    engine: Engine, plane: Plane, params: SegmentParams, done: int = 0, total: int = 0
+) -> Generator[Progress, None, tuple[float, DenseMaps | None]]:
+    """Return the zoom for a plane, and its maps when the search ran over all of it.
+
+    A diameter that the user named is taken as it is; else the network reads the object size from the
+    plane, or from its centre when it is larger than a tile.
+    """
+    canonical = engine.card.diameter
+    if params.diameter is not None:
+        return float(np.clip(canonical / params.diameter, *ZOOM_LIMITS)), None
+    search = zoom_search(canonical)
+    zoom = next(search)
+    while True:
+        yield Progress(done, total, f"Reading the object size at zoom {zoom:.2g}")
+        window = centre(plane, tile_side(params, zoom))
+        maps = engine.maps(plane.read(window), zoom=zoom, norm=plane.norm)
+        try:
+            zoom = search.send(maps)
+        except StopIteration as stop:
+            zoom, maps = stop.value
+            whole = maps.foreground.shape == plane.shape
+            return zoom, maps if whole else None
+
+
+def encode_part(
+    engine: Engine,
+    plane: Plane,
+    part: tuple[slice, slice],
+    zoom: float,
+    params: SegmentParams,
+    done: int = 0,
+    total: int = 0,
+) -> Generator[Progress, None, DenseMaps]:
+    """Return the maps of a part of a field, assembled from its tiles; one ``Progress`` before each."""
+    y, x = part
+    shape = y.stop - y.start, x.stop - x.start
+    tiles = tiles_of(shape, params, zoom)
+    out: DenseMaps | None = None
+    for number, tile in enumerate(tiles):
+        yield Progress(done + number, max(total, done + len(tiles)), f"Tile {number + 1} of {len(tiles)}")
+        a, b = tile.read
+        window = slice(y.start + a.start, y.start + a.stop), slice(x.start + b.start, x.start + b.stop)
+        maps = engine.maps(plane.read(window), zoom=zoom, norm=plane.norm)
+        if len(tiles) == 1:
+            return maps
+        if out is None:
+            out = _empty(shape, 0 if maps.classes is None else len(maps.classes))
+        _put(out, maps, tile)
+    assert out is not None
+    return out
+
+
+def _empty(shape: tuple[int, int], classes: int) -> DenseMaps:
+    return DenseMaps(
+        foreground=np.zeros(shape, dtype=np.float32),
+        distance=np.zeros(shape, dtype=np.float32),
+        size=np.zeros(shape, dtype=np.float32),
+        offset=np.zeros((2, *shape), dtype=np.float32),
+        classes=np.zeros((classes, *shape), dtype=np.float32) if classes else None,
+    )
+
+
+def _put(out: DenseMaps, maps: DenseMaps, tile: Tile) -> None:
+    for name in ("foreground", "distance", "size", "offset", "classes"):
+        whole, piece = getattr(out, name), getattr(maps, name)
+        if whole is not None:
+            whole[(..., *tile.core)] = piece[(..., *tile.crop)]
+
+
+def default_readout(engine: Engine) -> str:
+    """Return the readout that a model was made for."""
+    return str(engine.card.training.get("readout", "seeds"))
+
+
+def encode(
+    engine: Engine,
+    source: ImageSource,
+    params: SegmentParams,
+    *,
+    planes: Sequence[PlaneKey] | None = None,
+    field: tuple[slice, slice] | None = None,
+) -> Generator[Progress, None, Encoded]:
+    """Run the network over planes of an image.
+
+    Parameters
+    ----------
+    planes : sequence of PlaneKey, optional
+        All planes when None.
+    field : tuple of slice, optional
+        (Y, X) part of every plane; all of it when None.
+
+    Yields
+    ------
+    Progress
+        One per tile, and one per pass that reads the object size.
+
+    Returns
+    -------
+    Encoded
+        Maps of the size of ``field``, 20 bytes per pixel.
+
+    Raises
+    ------
+    InputError
+        The image, a plane, the channel or the field cannot be used.
+    EngineError
+        The network could not run.
+    """
+    check(source)
+    field = clip_field(source, field)
+    keys = list(plane_keys(source) if planes is None else planes)
+    shape = field[0].stop - field[0].start, field[1].stop - field[1].start
+    found = Encoded({}, {}, {}, field, engine.card.id, default_readout(engine))
+    maps, norms, zooms = dict(found.maps), dict(found.norms), dict(found.zoom)
+    done = 0
+    per_plane = len(tiles_of(shape, params, 1.0))
+    for number, key in enumerate(keys):
+        yield Progress(done, done + per_plane * (len(keys) - number), "Reading the image")
+        plane = open_plane(source, key, field, params.channel)
+        total = done + per_plane * (len(keys) - number)
+        zoom, whole = yield from find_zoom(engine, plane, params, done, total)
+        per_plane = len(tiles_of(shape, params, zoom))
+        if whole is None:
+            total = done + per_plane * (len(keys) - number)
+            whole_field = slice(0, shape[0]), slice(0, shape[1])
+            whole = yield from encode_part(engine, plane, whole_field, zoom, params, done, total)
+        maps[key], norms[key], zooms[key] = whole, plane.norm, zoom
+        done += per_plane
+        yield Progress(
+            done, done + per_plane * (len(keys) - number - 1), f"Plane {number + 1} of {len(keys)}"
+        )
+    return Encoded(maps, norms, zooms, field, found.card_id, found.readout)

@@ -1,0 +1,145 @@
+"""Segmenting planes of an image: encode once (slow), read out as often as wanted (fast)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_attnseg import __version__
+from napari_attnseg.core.axes import check, clip_field, plane_keys
+from napari_attnseg.core.labels import clean_regions
+from napari_attnseg.core.postprocess import read_out
+from napari_attnseg.core.size import estimate_diameter
+from napari_attnseg.errors import ModelError
+from napari_attnseg.jobs.bigimage import segment_big
+from napari_attnseg.jobs.classic import segment_classic
+from napari_attnseg.jobs.collect import Collector
+from napari_attnseg.jobs.encode import encode
+from napari_attnseg.jobs.planes import BLOCK
+from napari_attnseg.records import DenseMaps, Encoded, Segmentation
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from napari_attnseg.engine import Engine
+    from napari_attnseg.params import SegmentParams
+    from napari_attnseg.records import ImageSource, PlaneKey, Progress
+
+__all__ = ["KEPT_PIXELS", "assemble", "encode", "needs_engine", "segment"]
+
+KEPT_PIXELS = BLOCK * BLOCK  # above this many, over all planes, the maps are not kept
+
+
+def needs_engine(params: SegmentParams) -> bool:
+    """Tell whether a run needs the network: the attention method, or K-means on its features."""
+    return params.method == "attention" or (params.method == "kmeans" and params.kmeans_on == "features")
+
+
+def plane_labels(
+    maps: DenseMaps, params: SegmentParams, default: str
+) -> tuple[npt.NDArray[np.int32], Mapping[str, npt.NDArray[np.generic]]]:
+    """Return labels (H, W) and per-object features of one plane; task "classes" has no features."""
+    if params.task == "instances":
+        return read_out(maps, params, default)
+    if maps.classes is None:
+        classes = (maps.foreground > params.threshold).astype(np.int32)
+    else:
+        classes = maps.classes.argmax(axis=0).astype(np.int32)
+    return clean_classes(classes, params), {}
+
+
+def clean_classes(classes: npt.NDArray[np.int32], params: SegmentParams) -> npt.NDArray[np.int32]:
+    """Drop small regions of every class, fill holes, drop regions at the edge, as ``params`` ask."""
+    from napari_attnseg.core.classic import regions
+
+    pieces = clean_regions(
+        regions(classes), min_size=params.min_size, drop_edge=params.drop_edge, fill_holes=params.fill_holes
+    )
+    count = int(pieces.max(initial=0))
+    value = np.zeros(count + 1, dtype=np.int32)
+    known = classes > 0  # a filled hole has no class of its own: take it from the piece around it
+    value[pieces[known]] = classes[known]
+    value[0] = 0
+    return value[pieces]
+
+
+def assemble(
+    encoded: Encoded, source: ImageSource, params: SegmentParams, seconds: float = 0.0
+) -> Segmentation:
+    """Read objects out of what a run left behind.  Pure and fast: no network.
+
+    Parameters
+    ----------
+    encoded : Encoded
+        From :func:`encode`, for this source.
+    seconds : float
+        Time the encoding took; noted in the result.
+
+    Returns
+    -------
+    Segmentation
+        Labels of the shape of all planes, zero outside the field and the planes that were run; ids are
+        unique across planes.
+    """
+    start = time.perf_counter()
+    out = Collector(source, encoded.field)
+    diameters = []
+    for key, maps in encoded.maps.items():
+        out.add(key, *plane_labels(maps, params, encoded.readout), unique=params.task == "instances")
+        diameters.append(params.diameter or estimate_diameter(maps) or 0.0)
+    return Segmentation(
+        labels=out.labels,
+        features=out.features(),
+        params=params.model_dump(),
+        card_id=encoded.card_id,
+        version=__version__,
+        seconds=seconds + time.perf_counter() - start,
+        diameter=float(np.median(diameters)) if diameters else 0.0,
+    )
+
+
+def segment(
+    engine: Engine | None,
+    source: ImageSource,
+    params: SegmentParams,
+    *,
+    planes: Sequence[PlaneKey] | None = None,
+    field: tuple[slice, slice] | None = None,
+) -> Generator[Progress, None, tuple[Segmentation, Encoded | None]]:
+    """Segment planes of an image by any method.
+
+    Parameters
+    ----------
+    engine : Engine or None
+        May be None where :func:`needs_engine` says no.
+    planes : sequence of PlaneKey, optional
+        All planes when None.
+    field : tuple of slice, optional
+        (Y, X) part of every plane; all of it when None.
+
+    Returns
+    -------
+    Segmentation, Encoded or None
+        ``Encoded`` allows another readout without the network; None for a classic method, and where more
+        than 4096 x 4096 pixels in all were run (a note says so).
+    """
+    check(source)
+    if engine is None and needs_engine(params):
+        raise ModelError("This method needs a model.", "Load one, or take the method 'slic'.")
+    start = time.perf_counter()
+    field = clip_field(source, field)
+    keys = list(plane_keys(source) if planes is None else planes)
+    if engine is None or params.method != "attention":
+        result = yield from segment_classic(engine, source, params, keys, field)
+    else:
+        pixels = (field[0].stop - field[0].start) * (field[1].stop - field[1].start)
+        if len(keys) * pixels <= KEPT_PIXELS:
+            encoded = yield from encode(engine, source, params, planes=keys, field=field)
+            return assemble(encoded, source, params, time.perf_counter() - start), encoded
+        result = yield from segment_big(engine, source, params, keys, field, plane_labels)
+    return replace(result, seconds=time.perf_counter() - start), None

@@ -1,0 +1,92 @@
+"""The overlay lies where its tokens are, whatever the image's geometry."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+
+from napari_attnseg._napari import overlay
+from napari_attnseg._napari.layers import source_of
+from napari_attnseg.records import PlaneKey
+from tests.fakes import FakeEngine
+from tests.napari.test_layers import odd_image
+
+
+def tape_of(field=(64, 96), origin=(0, 0), zoom=1.0):
+    return FakeEngine().tape(np.zeros(field), zoom=zoom, origin=origin)
+
+
+@pytest.mark.parametrize("zoom", [1.0, 0.5, 2.0])
+def test_each_token_lies_over_its_pixels_on_an_odd_layer(zoom):
+    viewer = ViewerModel()
+    image = odd_image((5, 100, 120))
+    viewer.add_layer(image)
+    tape = tape_of(origin=(16, 8), zoom=zoom)
+    view = overlay.received_view(tape, "global1", "mean")
+    layer = overlay.show(viewer.layers, image, source_of(image), PlaneKey((3,)), view)
+    grid = view.grid
+    assert layer.name == "odd · attention"
+    assert layer.data.shape == (1, *grid.shape)
+    for pixel in [(16, 8), (40, 33), (79, 103), (57, 70)]:
+        world = image.data_to_world((3, *pixel))
+        token = layer.world_to_data(world)
+        assert round(token[0], 6) == 0
+        assert (round(token[1]), round(token[2])) == grid.token_of(pixel)
+    assert abs(layer.world_to_data(image.data_to_world((2, 40, 33)))[0]) > 0.5  # only on its own plane
+    assert (layer.units, layer.blending, layer.interpolation2d) == (image.units, "additive", "nearest")
+
+
+def test_the_overlay_spans_all_channels():
+    viewer = ViewerModel()
+    image = viewer.add_image(np.zeros((2, 3, 64, 96)), axis_labels=("t", "c", "y", "x"))
+    view = overlay.received_view(tape_of(), "local1", "1")
+    layer = overlay.show(viewer.layers, image, source_of(image), PlaneKey((1,)), view)
+    for channel in range(3):
+        token = np.round(layer.world_to_data((1, channel, 20, 20))).astype(int)
+        assert tuple(token) == (0, 0, *view.grid.token_of((20, 20)))
+
+
+def test_the_same_layer_is_used_again_and_the_selection_stays():
+    viewer = ViewerModel()
+    image = viewer.add_image(np.zeros((64, 96)), name="im")
+    tape, source = tape_of(), source_of(image)
+    first = overlay.show(
+        viewer.layers, image, source, PlaneKey(), overlay.received_view(tape, "global1", "mean")
+    )
+    before = first.data.copy()
+    view = overlay.row_view(tape, "global1", "0", (10, 20))
+    again = overlay.show(viewer.layers, image, source, PlaneKey(), view)
+    assert again is first
+    assert len(viewer.layers) == 2
+    assert viewer.layers.selection.active is image
+    assert not np.array_equal(again.data, before)
+    np.testing.assert_array_equal(again.data, tape.row("global1", (10, 20), 0).weights)
+    about = again.metadata["attnseg"]
+    assert (about["show"], about["block"], about["head"], about["query"]) == ("row", "global1", "0", [10, 20])
+    assert abs(again.data.sum() + about["register_share"] - 1) < 1e-3
+
+
+def test_captions_name_block_head_stride_registers_and_sampling():
+    tape = tape_of(zoom=0.5)
+    text = overlay.row_view(tape, "local1", "1", (10, 20)).caption
+    assert "local1" in text
+    assert "head 1" in text
+    assert "stride 32 px" in text
+    assert "registers" in text
+    assert "exact" in text
+    big = tape_of(field=(1040, 1040))  # 65 x 65 tokens: more than 4,096
+    view = overlay.received_view(big, "global1", "mean")
+    assert "sampled" in view.caption
+    assert view.info["sampled"]
+    assert "exact" in overlay.received_view(tape, "global1", "mean").caption
+
+
+def test_a_bright_image_is_darkened_instead():
+    viewer = ViewerModel()
+    bright = viewer.add_image(np.full((64, 96, 3), 240, np.uint8), rgb=True)
+    view = overlay.received_view(tape_of(), "global1", "mean")
+    layer = overlay.show(viewer.layers, bright, source_of(bright), PlaneKey(), view)
+    assert layer.blending == "multiplicative"
+    overlay.set_darken(layer, False)
+    assert layer.blending == "additive"
