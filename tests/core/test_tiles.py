@@ -11,7 +11,7 @@ PLANS = {
     "shape": st.tuples(st.integers(1, 700), st.integers(1, 700)),
     "tile": st.integers(64, 400),
     "halo": st.integers(0, 96),
-    "align": st.sampled_from([1, 4, 16]),
+    "align": st.sampled_from([1, 4, 16, 10.67, 2.5]),
 }
 
 
@@ -26,7 +26,7 @@ def test_cores_partition_and_crops_fit(shape, tile, halo, align):
             0 <= r.start < r.stop <= n and r.stop - r.start <= tile
             for r, n in zip(t.read, shape, strict=True)
         )
-        assert all(r.start % align == 0 for r in t.read)
+        assert all(abs(r.start - align * round(r.start / align)) <= 0.5 for r in t.read)
         written[t.core] += 1
         out[t.core] = image[t.read][t.crop]
     assert (written == 1).all()
@@ -36,7 +36,7 @@ def test_cores_partition_and_crops_fit(shape, tile, halo, align):
 @settings(max_examples=60, deadline=None)
 @given(**PLANS)
 def test_every_core_has_its_halo_or_the_border(shape, tile, halo, align):
-    margin = min(halo, tile // align // 4 * align)
+    margin = int(min(halo, (tile - 1) // align // 4 * align)) - (align % 1 > 0)
     for t in plan_tiles(shape, tile, halo, align):
         for core, read, size in zip(t.core, t.read, shape, strict=True):
             assert read.start == 0 or core.start - read.start >= margin

@@ -48,6 +48,14 @@ class Window:
         (box,) = [b for b in self.panel.findChildren(QCheckBox) if b.text() == text]
         QTest.mouseClick(box, LEFT, pos=QPoint(9, box.height() // 2))
 
+    def set_diameter(self, pixels: float) -> None:
+        """Type the object diameter."""
+        self.choose("attnseg_diameter_unit", "px")
+        box = self.find("attnseg_diameter")
+        box.selectAll()
+        QTest.keyClicks(box, f"{pixels:.1f}")
+        QTest.keyClick(box, Qt.Key.Key_Enter)
+
     def choose(self, name: str, text: str) -> None:
         """Choose an entry of a combo box by typing."""
         box = self.find(name)

@@ -6,9 +6,8 @@ import time
 
 import numpy as np
 import pytest
+from napari.settings import get_settings
 from qtpy.QtCore import QThreadPool
-from qtpy.QtGui import QCloseEvent
-from qtpy.QtWidgets import QApplication
 
 from napari_attnseg.core.metrics import compare, scores
 from napari_attnseg.store.models import find
@@ -34,12 +33,26 @@ def shown(window):
     return np.array(layer.data), dict(layer.metadata["attnseg"])
 
 
-def test_sample_run_labels_attention(open_window):
+def test_sample_run_labels_live(open_window):
     window = open_window()
     image, truth = open_sample(window)
     labels = window.run(IMAGE)
     assert labels.dtype == np.int32
     assert ap50(labels, truth) >= 0.7
+    # live, after the run
+    before = labels.copy()
+    window.check("Drop objects at the edge")
+    layer = window.viewer.layers[f"{IMAGE} · attnseg labels"]
+    window.wait(lambda: layer.data[0].max() == 0 and layer.data[:, -1].max() == 0, 10)
+    assert before[0].max() > 0
+    assert layer.data.max() > 20
+
+
+def test_a_clicked_pixel_shows_what_the_checkpoint_says(open_window):
+    window = open_window()
+    image, _ = open_sample(window)
+    window.set_diameter(24)  # no zoom, whatever size the network sees
+    window.run(IMAGE)
     received, about = shown(window)
     assert about["show"] == "received"
     window.open_tab("Attention")
@@ -51,22 +64,14 @@ def test_sample_run_labels_attention(open_window):
     assert not np.array_equal(row, received)
     assert "Pixel 200, 120" in window.find("attnseg_caption").text()
     # the painted cells, by a plain loop over checkpoint tensors
-    weights, share = Plain(find("base").weights).row(image, (200 // 16, 120 // 16))
     assert about["zoom"] == 1.0
+    weights, share = Plain(find("base").weights).row(image, (200 // 16, 120 // 16))
     np.testing.assert_allclose(row, weights, atol=0.02 * weights.max())
     assert np.corrcoef(row.ravel(), weights.ravel())[0, 1] > 0.999
     assert about["register_share"] == pytest.approx(share, abs=0.01)
     window.click_pixel(40, 340)
     window.wait(lambda: shown(window)[1]["query"] == [40, 340], 10)
     assert not np.array_equal(shown(window)[0], row)
-    # live, after the run
-    window.open_tab("Segment")
-    before = labels.copy()
-    window.check("Drop objects at the edge")
-    layer = window.viewer.layers[f"{IMAGE} · attnseg labels"]
-    window.wait(lambda: layer.data[0].max() == 0 and layer.data[:, -1].max() == 0, 10)
-    assert before[0].max() > 0
-    assert layer.data.max() > 20
 
 
 def test_random_weights_do_not_segment(open_window, change_weights):
@@ -131,7 +136,8 @@ def test_close_the_window_during_a_run(open_window):
     window.choose("attnseg_scope", "whole layer")
     window.start()
     window.wait(lambda: window.panel.segment.job_bar.bar.value() > 1)
-    QApplication.postEvent(window.window, QCloseEvent())
+    get_settings().application.confirm_close_window = False  # the question napari asks by default
+    window.window.windowHandle().close()  # what the window manager's button sends
     window.wait(lambda: not window.window.isVisible(), 10)
     window.viewer.close()
     assert QThreadPool.globalInstance().waitForDone(30_000)

@@ -130,6 +130,17 @@ def test_small_objects_get_smaller_tiles():
     assert encoding.tile_side(SegmentParams(tile=512), 4.0) == 512
 
 
+@pytest.mark.parametrize(
+    ("zoom", "step"), [(1.0, 16), (2 / 3, 24), (1.5, 32), (4.0, 4), (2**0.25, 16 / 2**0.25)]
+)
+def test_tiles_start_on_the_token_grid_of_the_resized_image(zoom, step):
+    assert encoding.token_step(zoom) == pytest.approx(step, abs=1e-12)
+    for tile in encoding.tiles_of((900, 700), SegmentParams(tile=256), zoom):
+        for part in tile.read:
+            token = part.start * zoom / 16
+            assert abs(token - round(token)) * 16 / zoom <= 0.5 + 1e-9
+
+
 def test_one_progress_per_tile_and_it_grows():
     image, _ = blobs((300, 200))
     steps: list[Progress] = []
@@ -343,3 +354,14 @@ def test_bigimage_is_only_for_what_does_not_fit(monkeypatch):
 
     monkeypatch.setattr(bigimage, "_plane", never)
     run(source_of(blobs()[0]))
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_the_engine_says_is_in_the_result(monkeypatch, kept):
+    engine = FakeEngine()
+    engine.notes = ("Memory ran out: half the tile.",)
+    if not kept:
+        monkeypatch.setattr(segmenting, "KEPT_PIXELS", 1)
+    found, _ = run(source_of(blobs()[0]), engine=engine)
+    assert found.notes[-1] == engine.notes[0]
+    assert len(found.notes) == (1 if kept else 2)

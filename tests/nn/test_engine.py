@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from napari_attnseg.core import normalize
 from napari_attnseg.engine import Engine, load_engine
 from napari_attnseg.errors import (
     CheckpointError,
@@ -93,6 +94,21 @@ def test_zoom_is_undone(engine: TorchEngine, zoom: float) -> None:
     plain = engine.maps(image)
     # the same scene sampled twice as finely: sizes and offsets double, probabilities stay
     assert np.median(big.size) == pytest.approx(2 * np.median(plain.size), rel=0.1)
+
+
+@pytest.mark.parametrize("zoom", [0.5, 2 / 3, 2**-0.25, 1.5])
+def test_a_tile_is_resized_as_the_whole_is(zoom: float) -> None:
+    """Pixels far from the cut get the same maps, whatever rounding the tile's size would ask for."""
+    torch.manual_seed(0)
+    architecture = {**ARCHITECTURE, "context": "none"}
+    plain = TorchEngine(ModelCard("t", "t", architecture), build_model(**architecture), CPU)
+    image = np.random.default_rng(0).random((420, 40))
+    norm = normalize.percentiles(image)
+    whole = plain.maps(image, zoom=zoom, norm=norm)
+    part = plain.maps(image[:333], zoom=zoom, norm=norm)
+    keep = slice(0, 333 - int(120 / zoom))
+    np.testing.assert_allclose(part.foreground[keep], whole.foreground[keep], atol=1e-4)
+    np.testing.assert_allclose(part.offset[:, keep], whole.offset[:, keep], atol=1e-2)
 
 
 def test_tape_names_its_blocks_and_rows_sum_to_one(engine: TorchEngine) -> None:

@@ -166,6 +166,7 @@ def test_a_trained_model_is_stored_with_its_card(home) -> None:
     assert stored.card.blocks == ("local8", "global16a", "global16b", "readout")
     assert stored.card.training["steps"] == 2
     assert not list((home / "models").glob(".*"))
+    assert not (home / "runs" / "mine").exists()
     with pytest.raises(StoreError, match="exists already"):
         run_training("mine")
 

@@ -54,21 +54,21 @@ def fluorescence() -> list[LayerData]:
     """Return generated fluorescent nuclei and their ground truth."""
     from napari_attnseg.core import synth
 
-    return _with_truth("nuclei", *synth.fluorescence((SIDE, SIDE), 7))
+    return _with_truth("nuclei", *synth.fluorescence((SIDE, SIDE), 2))
 
 
 def phase_contrast() -> list[LayerData]:
     """Return generated cells in phase contrast and their ground truth."""
     from napari_attnseg.core import synth
 
-    return _with_truth("phase", *synth.phase_contrast((SIDE, SIDE), 7))
+    return _with_truth("phase", *synth.phase_contrast((SIDE, SIDE), 1))
 
 
 def photo() -> list[LayerData]:
     """Return a generated colour photograph of simple things and its ground truth."""
     from napari_attnseg.core import synth
 
-    return _with_truth("photo", *synth.photo((SIDE, SIDE), 7), rgb=True)
+    return _with_truth("photo", *synth.photo((SIDE, SIDE), 4), rgb=True)
 
 
 def time_series() -> list[LayerData]:
@@ -104,8 +104,8 @@ def _drift(count: int, step: int = 6) -> tuple[npt.NDArray[np.uint16], npt.NDArr
     """Return ``count`` windows of one large scene, each moved by ``step`` pixels and with its own noise."""
     from napari_attnseg.core import synth
 
-    side, rng = 256, np.random.default_rng(11)
-    scene, truth = synth.fluorescence((side + step * count, side + step * count), 11)
+    side, rng = 256, np.random.default_rng(8)
+    scene, truth = synth.fluorescence((side + step * count, side + step * count), 8)
     noise = max(float(scene.std()) * 0.03, 1.0)
     images, labels = [], []
     for n in range(count):

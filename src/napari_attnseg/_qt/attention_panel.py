@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from napari_attnseg.core.attention import AttentionTape
     from napari_attnseg.records import PlaneKey
 
+
 class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     """Shows the attention of the last run as a layer; while it is open, a click asks for a pixel's row."""
 
@@ -148,9 +149,7 @@ class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         )
         self._jobs.start_job(job, "Recording attention", lambda tape: self._on_tape(run, plane, pixel, tape))
 
-    def _on_tape(
-        self, run: Run, plane: PlaneKey, pixel: tuple[int, int] | None, tape: AttentionTape
-    ) -> None:
+    def _on_tape(self, run: Run, plane: PlaneKey, pixel: tuple[int, int] | None, tape: AttentionTape) -> None:
         current = self._session.state.run_of(run.image)
         if current is None or current.segmentation.seconds != run.segmentation.seconds:
             return  # the image is gone, or was run again

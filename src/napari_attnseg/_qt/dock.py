@@ -103,9 +103,7 @@ class AttentionDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if self.session.state.engine is not None or self.segment.model_box.count() == 0:
             self.session.update(loading="")
             return
-        self._loader.start_job(
-            warmup(*key), "Loading", lambda engine: self._on_loaded(key, engine)
-        )
+        self._loader.start_job(warmup(*key), "Loading", lambda engine: self._on_loaded(key, engine))
 
     def _on_loading(self, progress: Progress) -> None:
         if self._loader.busy:

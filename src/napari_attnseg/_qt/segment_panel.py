@@ -72,6 +72,7 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.error_line.setStyleSheet("QLabel { color: #d9483b; }")
         for line in (self.reason_line, self.error_line, self.result_line):
             column.addWidget(line)
+            set_note(line, "")
         self.readout = ReadoutBox(viewer, session, jobs)
         column.addWidget(self.readout)
         column.addStretch(1)
@@ -232,6 +233,7 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def _on_session(self, new: Any, old: Any) -> None:
         if new.image is not old.image:
             set_note(self.result_line, "")
+            set_note(self.error_line, "")
         self.refresh()
 
     def _on_removed(self, layer: Any) -> None:

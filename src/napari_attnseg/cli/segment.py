@@ -71,6 +71,7 @@ def segment_command(files: tuple[Path, ...], out: Path, as_json: bool, **values:
             "failed": [{"input": str(p), "error": e.message, "hint": e.hint} for p, e in failed],
         },
         as_json,
+        "\n".join(one["output"] for one in done),
     )
     if failed:
         names = ", ".join(str(path) for path, _ in failed)

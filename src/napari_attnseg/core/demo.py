@@ -9,8 +9,6 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-DEMO_NAME = "ihc"
-
 
 def demo_image() -> npt.NDArray[np.uint8]:
     """Return colon tissue with stained nuclei, (512, 512, 3) uint8; nothing is downloaded."""

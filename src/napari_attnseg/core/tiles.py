@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 from napari_attnseg.records import Tile
 
@@ -11,7 +12,9 @@ HALO = 96
 ALIGN = 16
 
 
-def plan_tiles(shape: tuple[int, int], tile: int = TILE, halo: int = HALO, align: int = ALIGN) -> list[Tile]:
+def plan_tiles(
+    shape: tuple[int, int], tile: int = TILE, halo: int = HALO, align: float = ALIGN
+) -> list[Tile]:
     """Plan the tiles of a plane, row by row.
 
     Parameters
@@ -19,20 +22,20 @@ def plan_tiles(shape: tuple[int, int], tile: int = TILE, halo: int = HALO, align
     shape : tuple of int
         (H, W) of the plane, pixels.
     tile : int
-        Largest side that is read at once, pixels; a plane that fits is one tile.
+        Largest side that is read at once, pixels (at least 4 ``align``); a plane that fits is one tile.
     halo : int
         Context read around each core where there is image, pixels.  It is rounded up to ``align``, and
         cut where two halos would leave less than half of the tile for its core.
-    align : int
-        Tiles start at multiples of this (the coarsest stride of the network), so that a tile sees the
-        same token grid as the whole plane.
+    align : float
+        Tiles start at multiples of this, rounded to pixels: the coarsest stride of the network in image
+        pixels, so that a tile sees the same token grid as the whole plane.
 
     Returns
     -------
     list of Tile
         Their cores partition the plane; ``out[core] = f(x[read])[crop]``.
     """
-    rows, cols = (_cut(n, max(tile, 4 * align), halo, align) for n in shape)
+    rows, cols = (_cut(n, max(tile, math.ceil(4 * align)), halo, align) for n in shape)
     return [
         Tile(
             read=(slice(r0, r1), slice(c0, c1)),
@@ -44,17 +47,24 @@ def plan_tiles(shape: tuple[int, int], tile: int = TILE, halo: int = HALO, align
     ]
 
 
-def _cut(size: int, tile: int, halo: int, align: int) -> list[tuple[int, int, int, int]]:
+def _cut(size: int, tile: int, halo: int, align: float) -> list[tuple[int, int, int, int]]:
     """Return (read start, read stop, core start, core stop) along one axis."""
     if size <= tile:
         return [(0, size, 0, size)]
-    cells, most = -(-size // align), tile // align
-    margin = min(-(-halo // align), most // 4)
-    count = -(-(cells - 2 * margin) // (most - 2 * margin))
+    spare = 0 if float(align).is_integer() else 1  # rounding both ends may add a pixel
+    cells, most = math.ceil(size / align), int((tile - spare) // align)
+    margin = min(math.ceil(halo / align), most // 4)
     inner = cells - 2 * margin
-    cuts = [0, *((margin + i * inner // count) * align for i in range(1, count)), size]
-    pad = margin * align
-    return [(max(0, a - pad), min(size, b + pad), a, b) for a, b in itertools.pairwise(cuts)]
+    count = -(-inner // (most - 2 * margin))
+    cuts = [0, *(margin + i * inner // count for i in range(1, count)), cells]
+
+    def pixel(cell: int) -> int:
+        return min(size, round(cell * align))
+
+    return [
+        (pixel(max(0, a - margin)), pixel(min(cells, b + margin)), pixel(a), pixel(b))
+        for a, b in itertools.pairwise(cuts)
+    ]
 
 
 def tile_at(tiles: list[Tile], pixel: tuple[int, int]) -> Tile:

@@ -13,7 +13,7 @@ from napari_attnseg.core.stitch import Stitcher
 from napari_attnseg.core.tiles import HALO, plan_tiles
 from napari_attnseg.jobs import planes as reading
 from napari_attnseg.jobs.collect import Collector
-from napari_attnseg.jobs.encode import default_readout, encode_part, find_zoom, tiles_of
+from napari_attnseg.jobs.encode import default_readout, encode_part, find_zoom, tiles_of, token_step
 from napari_attnseg.records import Progress, Segmentation
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _plane(
             maps = yield from encode_part(engine, plane, (slice(0, h), slice(0, w)), zoom, params)
         return read_out(maps, params, default), params.diameter or estimate_diameter(maps) or 0.0
     overlap = max(HALO, round(4 * engine.card.diameter / zoom))  # room for a whole object beside a seam
-    blocks = plan_tiles(plane.shape, reading.BLOCK, overlap)
+    blocks = plan_tiles(plane.shape, reading.BLOCK, overlap, token_step(zoom))
     inner = params.model_copy(update={"drop_edge": False})  # a block's edge is not the image's
     stitcher = Stitcher(plane.shape)
     kept: list[tuple[int, Mapping[str, npt.NDArray[np.generic]]]] = []

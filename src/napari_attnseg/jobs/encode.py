@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_attnseg.core.axes import check, clip_field, plane_keys
 from napari_attnseg.core.size import ZOOM_LIMITS, zoom_search
-from napari_attnseg.core.tiles import HALO, TILE, plan_tiles
+from napari_attnseg.core.tiles import ALIGN, HALO, TILE, plan_tiles
 from napari_attnseg.jobs.planes import Plane, centre, open_plane
 from napari_attnseg.records import DenseMaps, Encoded, Progress
 
@@ -25,9 +25,19 @@ def tile_side(params: SegmentParams, zoom: float) -> int:
     return params.tile if params.tile is not None else max(128, round(TILE / zoom))
 
 
+def token_step(zoom: float) -> float:
+    """Return the distance of possible tile starts, image pixels: a coarsest token of the resized image.
+
+    Two or three tokens where only that is a whole number of pixels: then tiles see the tokens of the whole.
+    """
+    token = ALIGN / zoom
+    whole = (round(m * token) for m in (1, 2, 3) if abs(m * token - round(m * token)) < 1e-6)
+    return float(next(whole, token))
+
+
 def tiles_of(shape: tuple[int, int], params: SegmentParams, zoom: float) -> list[Tile]:
-    """Plan the tiles of a field; context is 96 pixels of the resized image."""
-    return plan_tiles(shape, tile_side(params, zoom), round(HALO / zoom))
+    """Plan the tiles of a field; context is 96 pixels of the resized image, cut on its token grid."""
+    return plan_tiles(shape, tile_side(params, zoom), round(HALO / zoom), token_step(zoom))
 
 
 def find_zoom(

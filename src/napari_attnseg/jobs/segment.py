@@ -140,6 +140,13 @@ def segment(
         pixels = (field[0].stop - field[0].start) * (field[1].stop - field[1].start)
         if len(keys) * pixels <= KEPT_PIXELS:
             encoded = yield from encode(engine, source, params, planes=keys, field=field)
-            return assemble(encoded, source, params, time.perf_counter() - start), encoded
+            result = assemble(encoded, source, params, time.perf_counter() - start)
+            return replace(result, notes=_said_by(engine)), encoded
         result = yield from segment_big(engine, source, params, keys, field, plane_labels)
-    return replace(result, seconds=time.perf_counter() - start), None
+    notes = (*result.notes, *_said_by(engine))
+    return replace(result, seconds=time.perf_counter() - start, notes=notes), None
+
+
+def _said_by(engine: Engine | None) -> tuple[str, ...]:
+    """Return what an engine gave up for lack of memory, one sentence each; engines may have no ``notes``."""
+    return tuple(getattr(engine, "notes", ()))

@@ -132,8 +132,7 @@ class TorchEngine:
     ) -> npt.NDArray[np.float32]:
         """Return unit-length pixel embeddings, (16, H, W) float32, bilinear from stride 2."""
         out = self._whole(_input(image, zoom, norm))
-        size = (int(image.shape[0]), int(image.shape[1]))
-        big = F.interpolate(out.embedding.float().cpu(), size=size, mode="bilinear", align_corners=False)
+        big = _restored(out.embedding.float().cpu(), image.shape[:2], zoom / 2)  # it lies at stride 2
         found: npt.NDArray[np.float32] = F.normalize(big, dim=1)[0].numpy()
         return found
 
@@ -197,10 +196,31 @@ def _input(image: npt.NDArray[np.generic], zoom: float, norm: Normalisation | No
         scaled = scaled.mean(axis=2)
     x = torch.from_numpy(np.ascontiguousarray(scaled))
     x = x.permute(2, 0, 1)[None] if rgb else x[None, None].expand(1, 3, -1, -1)
-    if zoom != 1.0:
-        size = [max(1, round(n * zoom)) for n in x.shape[-2:]]
-        x = F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=zoom < 1)
-    return x.contiguous()
+    return (x if zoom == 1.0 else _resized(x, zoom)).contiguous()
+
+
+def _resized(x: Tensor, zoom: float) -> Tensor:
+    """Resize (1, C, H, W) by exactly ``zoom`` to (1, C, ceil(H zoom), ceil(W zoom)).
+
+    Resizing to a rounded size would stretch each tile by its own factor and shift its far end.
+    """
+    size = [math.ceil(n * zoom - 1e-6) for n in x.shape[-2:]]
+    more = math.ceil(1 / zoom)
+    x = F.pad(x, (0, more, 0, more), mode="replicate")
+    big = F.interpolate(
+        x, scale_factor=zoom, recompute_scale_factor=False, mode="bilinear", antialias=zoom < 1
+    )
+    return big[..., : size[0], : size[1]]
+
+
+def _restored(maps: Tensor, shape: tuple[int, ...], zoom: float) -> Tensor:
+    """Sample (1, c, h, w) at the centres of the pixels of the field before :func:`_resized`."""
+    y, x = (
+        ((torch.arange(n, dtype=torch.float32) + 0.5) * zoom) * (2 / m) - 1
+        for n, m in zip(shape, maps.shape[-2:], strict=True)
+    )
+    grid = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], dim=-1)
+    return F.grid_sample(maps, grid[None], mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def _stack(out: Outputs) -> Tensor:
@@ -218,9 +238,8 @@ def _dense_maps(raw: Tensor, shape: tuple[int, ...], zoom: float) -> DenseMaps:
     maps = torch.cat([fg, distance, size, rest[:, 2:4] * size], dim=1)
     if classes is not None:
         maps = torch.cat([maps, classes], dim=1)
-    if tuple(maps.shape[-2:]) != tuple(shape):
-        target = [int(n) for n in shape]
-        maps = F.interpolate(maps, size=target, mode="bilinear", align_corners=False, antialias=zoom > 1)
+    if zoom != 1.0:
+        maps = _restored(maps, shape, zoom)
     found = maps[0].numpy()
     if not math.isfinite(float(found.sum())):
         raise NumericalError("The network's output is not finite.", "Try the device 'cpu'.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,7 @@ def train_and_store(
         seed=seed,
         canonical=canonical,
         lr=_TUNING_RATE if parent else 2e-3,
-        warmup=50 if parent else 200,
+        warmup=min(50 if parent else 200, max(1, (steps or 10_000) // 10)),
     )
     run = models.home() / "runs" / name
     last = None
@@ -89,3 +90,4 @@ def train_and_store(
         },
     )
     save_model(target, model, card)
+    shutil.rmtree(run, ignore_errors=True)  # the checkpoint has done its work
