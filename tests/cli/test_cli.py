@@ -338,7 +338,7 @@ def test_demo_without_a_window(engine, tmp_path, capsys):
     assert call("demo", "--out", out, "--no-window", "--json") == 0
     report = json.loads(capsys.readouterr().out)
     image, labels = read_image(out / "image.tif"), read_image(out / "labels.tif")
-    assert image.rgb
+    assert not image.rgb
     assert min(image.shape_yx) >= 256
     assert labels.shape_yx == image.shape_yx
     assert report["objects"] == labels.data.max() > 0

@@ -35,7 +35,7 @@ def test_every_command_is_used_and_every_use_is_a_command(manifest):
 
 
 SAMPLES = [
-    "tissue", "cell", "retina", "coins", "coffee",
+    "tissue", "nuclear_stain", "cell", "retina", "coins", "coffee",
     "fluorescence", "phase_contrast", "photo", "time_series", "z_stack",
 ]  # fmt: skip
 

@@ -151,6 +151,25 @@ def test_the_diameter_in_the_layers_unit_and_its_circle(open_dock, qtbot):
     assert circle.find(viewer) is None
 
 
+def test_the_visible_field_only(open_dock, qtbot):
+    viewer, dock = open_dock()
+    viewer.add_image(np.tile(blobs()[0], (4, 4)), name="im")
+    viewer.scene.camera.zoom *= 3
+    qtbot.wait(200)  # the canvas tells what it shows when it has drawn
+    dock.segment.scope_box.setCurrentText("visible field")
+    run(qtbot, dock)
+    labels = viewer.layers["im · attnseg labels"]
+    (y0, y1), (x0, x1) = labels.metadata["attnseg"]["field"]
+    assert 0 < y0 < y1 < labels.data.shape[0]
+    assert labels.data[y0:y1, x0:x1].any()
+    outside = labels.data.copy()
+    outside[y0:y1, x0:x1] = 0
+    assert not outside.any()
+    # a click outside the field is answered in words
+    dock.attention.ask((0.0, 0.0))
+    assert "outside the field" in dock.attention.caption.text()
+
+
 def test_all_selected_layers_and_unique_ids(open_dock, qtbot):
     viewer, dock = open_dock()
     image, truth = blobs()

@@ -17,9 +17,16 @@ FRAMES, SLICES = 8, 7
 
 def tissue() -> list[LayerData]:
     """Return a stained tissue section, (512, 512, 3) uint8; its nuclei are about 12 pixels wide."""
+    from napari_attnseg.core.demo import tissue_image
+
+    return [(tissue_image(), {"name": "tissue", "rgb": True}, "image")]
+
+
+def nuclear_stain() -> list[LayerData]:
+    """Return the nuclear stain of the tissue section alone, (512, 512) uint8."""
     from napari_attnseg.core.demo import demo_image
 
-    return [(demo_image(), {"name": "tissue", "rgb": True}, "image")]
+    return [(demo_image(), {"name": "nuclear stain"}, "image")]
 
 
 def cell() -> list[LayerData]:

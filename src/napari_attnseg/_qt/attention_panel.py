@@ -195,8 +195,21 @@ class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if plane == run.plane and run.tape.block(block).grid.contains(pixel):
             self._pixel = pixel
             self.show_view()
-        elif not self._jobs.busy and self._session.state.engine is not None:
+        elif why := self._cannot_record(run, pixel):
+            set_note(self.caption, why)
+        elif not self._jobs.busy:
             self._record(run, plane, pixel)
+
+    def _cannot_record(self, run: Run, pixel: tuple[int, int]) -> str:
+        """Return why a pixel outside the kept tape cannot be asked for; "" when it can."""
+        engine = self._session.state.engine
+        if engine is None or engine.card.id != run.segmentation.card_id:
+            return "Another model is loaded now: run again to ask for other places."
+        if run.encoded is not None:
+            field = run.encoded.field
+            if not all(part.start <= p < part.stop for part, p in zip(field, pixel, strict=True)):
+                return "That pixel lies outside the field that was segmented."
+        return ""
 
     def _on_darken(self, on: bool) -> None:
         run = self._session.state.run

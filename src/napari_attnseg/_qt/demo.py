@@ -42,11 +42,12 @@ def run(out: Path, keep_open: bool) -> None:
     make_folder(out)
     viewer = napari.Viewer(show=True)
     try:
-        viewer.open_sample(PLUGIN, "tissue")
+        viewer.open_sample(PLUGIN, "nuclear_stain")
         widget = open_dock(viewer)
         viewer.window.resize(1400, 900)
         _segment(widget)
-        _write(out, viewer, widget)
+        _write(out, widget)
+        _show(out, viewer, widget)
         if keep_open:
             napari.run()
     finally:
@@ -79,21 +80,30 @@ def _wait(done: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def _write(out: Path, viewer: Any, widget: AttentionDock) -> None:
-    """Write the layers' data as files, and the window as a picture."""
+def _write(out: Path, widget: AttentionDock) -> None:
+    """Write the layers' data as files."""
     run_ = widget.session.state.run
     if run_ is None or run_.tape is None:
         raise EngineError("The demo got no result.", "Run 'napari-attnseg doctor' and report what it says.")
     image, labels = run_.source.data, run_.shown.layer.data
-    layer = overlay.find(viewer.layers, run_.image)
-    assert layer is not None
+    layer = overlay.find(widget.layers, run_.image)
+    if layer is None:
+        raise EngineError("The demo got no overlay.", "Run 'napari-attnseg doctor' and report what it says.")
     grid = run_.tape.block(layer.metadata["attnseg"]["block"]).grid
     values = layer.data.reshape(grid.shape)
-    painted = grid.paint(values - values.min(), labels.shape)
+    painted = grid.paint(values, labels.shape)
     write_tiff(out / "image.tif", image, "YXS" if run_.source.rgb else "YX")
     write_labels(out / "labels.tif", labels)
     write_png(out / "attention.png", render.heat(painted, image))
     write_png(out / "overlay.png", render.overlay(labels, image))
+
+
+def _show(out: Path, viewer: Any, widget: AttentionDock) -> None:
+    """Draw outlines, so that labels and overlay can be seen together; write the window as a picture."""
+    run_ = widget.session.state.run
+    if run_ is not None:
+        run_.shown.layer.contour = 2
+    viewer.reset_view()
     _settle()
     write_png(out / "screenshot.png", viewer.screenshot(canvas_only=False, flash=False))
 

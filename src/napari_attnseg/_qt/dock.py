@@ -69,6 +69,11 @@ class AttentionDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._connect()
         self._on_session(self.session.state, self.session.state)
 
+    @property
+    def layers(self) -> Any:
+        """The viewer's layer list."""
+        return self._viewer.layers
+
     def sizeHint(self) -> QSize:
         """Ask for a width at which nothing is cut off."""
         return QSize(WIDTH, 640)
@@ -141,7 +146,12 @@ class AttentionDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self.status.setText(state.loading or "No model is loaded.")
 
     def _on_tab(self, index: int) -> None:
-        self.attention.listen(self.isVisible() and self.tabs.tabText(index) == "Attention")
+        name = self.tabs.tabText(index)
+        self.attention.listen(self.isVisible() and name == "Attention")
+        if name == "Models":
+            self.models.fill()
+        elif name == "Segment" and self._warmed:
+            self.segment.fill_models()  # one may have been trained meanwhile
 
     # -- going away ---------------------------------------------------------------------------------
 

@@ -29,9 +29,11 @@ class ModelsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
     def fill(self) -> None:
         """List the models anew."""
+        before = self.box.currentText()
         self.box.clear()
         for card in cards.available():
             self.box.addItem(card.name, card)
+        self.box.setCurrentIndex(max(self.box.findText(before), 0) if self.box.count() else -1)
         if self.box.count() == 0:
             self.page.setText("There is no model yet.")
 

@@ -46,7 +46,7 @@ def make_demo(
     block = default_block(tape)
     row = tape.row(block, pixel)
     yield Progress(1, 1, "Writing the files")
-    write_tiff(out / FILES[0], image, "YXS")
+    write_tiff(out / FILES[0], image, "YX")
     write_labels(out / FILES[1], result.labels)
     write_png(out / FILES[2], render.heat(row.grid.paint(row.weights, result.labels.shape), image, at=pixel))
     write_png(out / FILES[3], render.overlay(result.labels, image))
