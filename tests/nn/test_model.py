@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from napari_attnseg.core.synth import fluorescence
+from napari_attnseg.errors import ModelError
 from napari_attnseg.nn.augment import prepare
 from napari_attnseg.nn.losses import dense_loss
 from napari_attnseg.nn.model import CONTEXTS, ArticleNet, AttnSegNet, build_model, count_parameters, fold
@@ -64,9 +65,11 @@ def test_shipped_architecture_is_small() -> None:
 
 
 def test_unknown_architecture_is_refused() -> None:
-    with pytest.raises(ValueError, match="unknown architecture 'unet'"):
+    with pytest.raises(ModelError, match="Unknown architecture 'unet'"):
         build_model("unet")
-    with pytest.raises(ValueError, match="context must be one of"):
+    with pytest.raises(ModelError, match="unexpected keyword argument 'wide'"):
+        build_model("attnseg", wide=True)
+    with pytest.raises(ModelError, match="context must be one of"):
         build_model("attnseg", context="everything")
 
 

@@ -15,7 +15,7 @@ from napari_attnseg.core import normalize
 from napari_attnseg.core.attention import AttentionTape, Block, QKBlock
 from napari_attnseg.core.grid import TokenGrid
 from napari_attnseg.core.postprocess import SeedBlock, find_seeds
-from napari_attnseg.errors import CheckpointError, InputError, NumericalError, OutOfMemoryError
+from napari_attnseg.errors import CheckpointError, InputError, ModelError, NumericalError, OutOfMemoryError
 from napari_attnseg.nn import device as devices
 from napari_attnseg.nn.checkpoint import load_weights, read_tensors, save_model
 from napari_attnseg.nn.memory import Ladder, is_out_of_memory
@@ -74,9 +74,9 @@ class TorchEngine:
         where = devices.choose(device)
         try:
             model = build_model(**card.architecture)
-        except (ValueError, TypeError) as err:
+        except (ModelError, TypeError) as err:
             raise CheckpointError(
-                f"The card of model '{card.id}' names an unknown network: {err}.", "Update napari-attnseg."
+                f"The card of model '{card.id}' names an unknown network: {err}", "Update napari-attnseg."
             ) from err
         tensors, _ = read_tensors(weights, card.sha256)
         load_weights(model, tensors)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from napari_attnseg.errors import ModelError
 from napari_attnseg.nn.attention import ContextBlock, Kept
+from napari_attnseg.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CONTEXTS = ("none", "gate", "local", "global", "local+global")
 EMBEDDING = 16
@@ -217,28 +222,32 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
+BACKBONES: Registry[Callable[..., nn.Module]] = Registry("architecture", "napari_attnseg.backbones")
+BACKBONES.add("attnseg", AttnSegNet)
+BACKBONES.add("article", ArticleNet)
+
+
 def build_model(architecture: str = "attnseg", **options: object) -> AttnSegNet | ArticleNet:
     """Build a network from the ``architecture`` entry of a model card.
 
     Parameters
     ----------
-    architecture : {"attnseg", "article"}
+    architecture : str
+        A name in ``BACKBONES``: "attnseg", "article", or one that another package registers.
     **options
         Keyword arguments of the class; lists become tuples.
 
     Raises
     ------
-    ValueError
+    ModelError
         Unknown architecture or option.
     """
-    classes = {"attnseg": AttnSegNet, "article": ArticleNet}
-    if architecture not in classes:
-        raise ValueError(f"unknown architecture {architecture!r}")
     plain = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    builder = BACKBONES.get(architecture, ModelError)
     try:
-        return classes[architecture](**plain)  # type: ignore[arg-type]
-    except TypeError as err:
-        raise ValueError(str(err)) from err
+        return cast("AttnSegNet | ArticleNet", builder(**plain))
+    except (TypeError, ValueError) as err:
+        raise ModelError(f"The architecture '{architecture}' cannot be built: {err}.") from err
 
 
 def to_channels_last(model: nn.Module) -> nn.Module:
