@@ -149,6 +149,12 @@ def test_some_failures_are_named_and_the_rest_is_written(engine, image, tmp_path
     assert [f["input"] for f in report["files"]] == [str(image)]
     assert "1 of 2 files failed" in captured.err
     assert (out / "cells.tif").exists()
+    gone, notes = tmp_path / "gone.tif", tmp_path / "notes.txt"
+    notes.write_text("no image")
+    assert call("segment", gone, notes, tmp_path, image, "--out", tmp_path / "more", "--json") == 3
+    failed = json.loads(capsys.readouterr().out)["failed"]
+    assert [f["error"].split("'")[-1] for f in failed] == [".", " cannot be read.", " is a folder."]
+    assert [p.name for p in (tmp_path / "more").iterdir()] == ["cells.tif"]
     worse = tmp_path / "worse.tif"
     worse.write_bytes(b"no image")
     assert call("segment", bad, worse, "--out", tmp_path / "other") == 2
@@ -162,8 +168,23 @@ def test_a_full_disk_is_one_sentence(engine, image, tmp_path, capsys, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tifffile.TiffWriter, "write", full)
-    refused(capsys, call("segment", image, "--out", tmp_path / "out"), "No space left")
-    assert list((tmp_path / "out").iterdir()) == []
+    refused(capsys, call("segment", image, "--out", tmp_path / "new" / "out"), "No space left")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("command", ["attention", "demo"])
+def test_files_that_belong_together_are_written_all_or_none(
+    engine, image, tmp_path, capsys, monkeypatch, command
+):
+    from PIL import Image
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    options = [image, "--at", 5, 5] if command == "attention" else ["--no-window"]
+    refused(capsys, call(command, *options, "--out", tmp_path / "out"), ".png' could", "No space left")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("command", ["segment", "attention"])

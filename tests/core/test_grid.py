@@ -70,3 +70,14 @@ def test_contains_uses_pixel_edges():
     assert grid.contains((9.5, 17.4))
     assert not grid.contains((9.4, 12))
     assert not grid.contains((12, 17.5))
+
+
+def test_paint_fills_the_cell_in_which_the_field_ends():
+    grid = TokenGrid(16, 1.0, (3, 3), (0, 16), (39, 39))
+    values = np.arange(1, 10, dtype=np.float32).reshape(3, 3)
+    out = grid.paint(values, (100, 60))  # rows have room, columns end with the plane
+    assert out[47, 20] == 7
+    assert out[48, 20] == 0
+    assert out[40, 59] == 9
+    centres = np.ix_([8, 24, 40], [24, 40, 56])
+    np.testing.assert_array_equal(out[centres], values)

@@ -203,9 +203,29 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 def test_images_in_a_folder(tmp_path):
     for name in ("b.png", "a.tif", ".hidden.png", "notes.txt"):
         (tmp_path / name).write_text("")
+    (tmp_path / "c.tif").mkdir()
     assert list(images_in(tmp_path)) == ["a", "b"]
     (tmp_path / "a.png").write_text("")
     with pytest.raises(InputError, match="same name"):
         images_in(tmp_path)
     with pytest.raises(InputError, match="no folder"):
         images_in(tmp_path / "none")
+
+
+def test_images_of_other_kinds_in_a_tiff_are_mentioned(tmp_path, caplog):
+    with tifffile.TiffWriter(tmp_path / "two.tif") as tif:
+        tif.write(np.zeros((8, 9), dtype=np.uint8))
+        tif.write(np.zeros((4, 5), dtype=np.uint8))
+    assert read_image(tmp_path / "two.tif").shape_yx == (8, 9)
+    assert "holds 2 images" in caplog.text
+
+
+def test_labels_with_a_palette_are_read_as_numbers(tmp_path):
+    numbers = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    picture = Image.fromarray(numbers).convert("P")
+    picture.putpalette([0, 0, 0] + [255, 0, 0] * 19)
+    picture.save(tmp_path / "l.png")
+    assert read_image(tmp_path / "l.png").rgb
+    found = read_image(tmp_path / "l.png", labels=True)
+    assert not found.rgb
+    np.testing.assert_array_equal(found.data, numbers)

@@ -63,3 +63,27 @@ def test_one_bright_spot_is_not_lost():
     image = np.zeros((100, 100))
     image[50, 50] = 10
     assert normalize.percentiles(image) == Normalisation((0.0,), (10.0,))
+
+
+@pytest.mark.parametrize(
+    ("gain", "shift", "dtype"),
+    [
+        (1e-300, 0, "f8"),
+        (1e-42, 0, "f4"),
+        (1e300, 0, "f8"),
+        (1, 1e12, "f8"),
+        (1, 2**40, "u8"),
+        (1, 2**31, "u4"),
+    ],
+)
+def test_values_that_float32_cannot_tell_apart(gain, shift, dtype):
+    steps = np.arange(100.0).reshape(10, 10)
+    odd = (steps * gain).astype(dtype) + np.array(shift).astype(dtype)
+    wanted = normalize.apply(steps, normalize.percentiles(steps))
+    np.testing.assert_allclose(normalize.apply(odd, normalize.percentiles(odd)), wanted, atol=0.02)
+
+
+def test_constant_images_of_any_height_are_dark():
+    for value in (0.0, -3.0, 1e16, 2.0**63, 1e300):
+        image = np.full((4, 4), value)
+        assert normalize.apply(image, normalize.percentiles(image)).max() == 0

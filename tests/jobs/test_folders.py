@@ -29,6 +29,19 @@ def folders(tmp_path):
     return pred, truth, labels, half
 
 
+def test_labels_in_a_palette_or_as_whole_floats_count(folders, tmp_path):
+    from PIL import Image
+
+    pred, truth, labels, _ = folders
+    Image.fromarray(labels.astype(np.uint8)).convert("P").save(truth / "b.png")
+    write_tiff(pred / "b.tif", labels.astype(np.float32))
+    assert drive(evaluate_folders(pred, truth))["per_image"][1]["mean_ap"] == 1.0
+    write_tiff(tmp_path / "image.tif", blobs()[0])
+    for path in (truth / "b.png", pred / "b.tif"):
+        (sample,) = train.read_samples(tmp_path / "image.tif", path)
+        assert sample.labels.max() == labels.max()
+
+
 def test_evaluate_pools_over_images(folders):
     pred, truth, labels, half = folders
     out = drive(evaluate_folders(pred, truth))

@@ -90,3 +90,28 @@ def test_a_bright_image_is_darkened_instead():
     assert layer.blending == "multiplicative"
     overlay.set_darken(layer, False)
     assert layer.blending == "additive"
+
+
+def test_the_overlay_lets_the_labels_under_it_be_seen():
+    viewer = ViewerModel()
+    image = viewer.add_image(np.zeros((64, 96)), name="im")
+    view = overlay.received_view(tape_of(), "global1", "mean")
+    layer = overlay.show(viewer.layers, image, source_of(image), PlaneKey(), view)
+    assert layer.opacity == 0.5
+    layer.opacity = 0.9  # from here on it is the user's
+    overlay.show(viewer.layers, image, source_of(image), PlaneKey(), view)
+    assert layer.opacity == 0.9
+
+
+def test_a_place_that_gets_most_of_the_attention_is_named():
+    tape = tape_of()
+    assert "above all" not in overlay.row_view(tape, "global1", "0", (10, 20)).caption
+    block = tape.block("global1")
+    keys = np.zeros_like(block.k)
+    token = block.grid.token_of((40, 70))
+    index = token[0] * block.grid.shape[1] + token[1]
+    keys[:, index] = 100 * block.q[:, 0]
+    block.k, block.registers, block._k32 = keys, np.zeros_like(block.registers), None
+    y, x = (round(p) for p in block.grid.pixel_of(token))
+    caption = overlay.row_view(tape, "global1", "0", (0, 0)).caption
+    assert caption.startswith(f"Pixel 0, 0 looks at {y}, {x} above all (")

@@ -9,8 +9,9 @@ import pytest
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
 
-from napari_attnseg._napari.layers import Shown, source_of
+from napari_attnseg._napari.layers import source_of
 from napari_attnseg._napari.session import Run, Session
+from napari_attnseg._napari.shown import Shown
 from napari_attnseg.params import SegmentParams
 from napari_attnseg.records import DenseMaps, Encoded, PlaneKey, Segmentation
 

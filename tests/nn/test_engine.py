@@ -12,6 +12,7 @@ from napari_attnseg.core import normalize
 from napari_attnseg.engine import Engine, load_engine
 from napari_attnseg.errors import (
     CheckpointError,
+    EngineError,
     EngineUnavailableError,
     InputError,
     OutOfMemoryError,
@@ -77,6 +78,26 @@ def test_what_cannot_be_run_is_said(engine: TorchEngine) -> None:
         engine.maps(np.zeros((0, 5)))
     with pytest.raises(InputError, match="Complex"):
         engine.maps(np.zeros((5, 5), complex))
+
+
+def test_lists_are_images_and_words_are_not(engine: TorchEngine) -> None:
+    assert engine.maps([[0, 1], [2, 3]]).foreground.shape == (2, 2)
+    with pytest.raises(InputError, match="dtype"):
+        engine.tape(np.array([["a", "b"]]))
+    engine.close()
+    with pytest.raises(EngineError, match="was closed"):
+        engine.maps(np.zeros((4, 4)))
+
+
+@pytest.mark.parametrize("zoom", [0.31, 24 / 17.3, 2**0.25, 2.7])
+@pytest.mark.parametrize("side", [33, 64, 97])
+def test_every_token_holds_a_pixel(engine: TorchEngine, zoom: float, side: int) -> None:
+    """Else its weight could not be painted, and the painted row would not add up."""
+    tape = engine.tape(np.random.default_rng(0).random((side, 50)), zoom=zoom)
+    for block in tape.blocks.values():
+        rows, cols = block.grid.index_maps()
+        assert set(rows) == set(range(block.grid.shape[0]))
+        assert set(cols) == set(range(block.grid.shape[1]))
 
 
 def test_grey_equals_equal_channels(engine: TorchEngine) -> None:

@@ -18,6 +18,12 @@ from napari_attnseg.records import Sample
 from napari_attnseg.store import models
 
 
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("NAPARI_ATTNSEG_HOME", str(tmp_path))
+    return tmp_path
+
+
 def sample(seed: int = 0, shape: tuple[int, int] = (80, 96)) -> Sample:
     image, labels = fluorescence(shape, seed, diameter=16.0)
     return Sample(image.astype(np.float32)[None] / image.max(), labels, np.ones(labels.shape, bool))
@@ -128,6 +134,18 @@ def test_same_seed_same_weights_also_across_a_resume(tmp_path) -> None:
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
+def test_an_interrupted_run_keeps_every_step(home) -> None:
+    options = {"parent": None, "steps": 4, "minutes": None, "device": "cpu"}
+    run = train_and_store([sample()], name="mine", seed=3, resume=False, **options)
+    assert [next(run).step for _ in range(3)] == [1, 2, 3]
+    run.close()
+    assert (home / "runs" / "mine" / "last.safetensors").exists()
+    with pytest.raises(CheckpointError, match="another seed: 3, not 4"):
+        next(train_and_store([sample()], name="mine", seed=4, resume=True, **options))
+    rest = list(train_and_store([sample()], name="mine", seed=3, resume=True, **options))
+    assert [s.step for s in rest] == [4]
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path) -> None:
     path = tmp_path / "last.safetensors"
     path.write_bytes(b"not a checkpoint")
@@ -147,12 +165,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(monkeypatch) -> None:
 def test_no_image_is_an_error() -> None:
     with pytest.raises(TrainingDataError, match="no image"):
         next(train_steps(small(), [], RECIPE, device="cpu"))
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("NAPARI_ATTNSEG_HOME", str(tmp_path))
-    return tmp_path
 
 
 def run_training(name: str, **changes):

@@ -167,7 +167,7 @@ def test_the_visible_field_only(open_dock, qtbot):
     assert not outside.any()
     # a click outside the field is answered in words
     dock.attention.ask((0.0, 0.0))
-    assert "outside the field" in dock.attention.caption.text()
+    assert "outside the field" in dock.attention.hint.text()
 
 
 def test_all_selected_layers_and_unique_ids(open_dock, qtbot):

@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 def available() -> list[ModelCard]:
     """Return the cards of all models, those of the folder in the preferences included."""
     models.use_folder(settings.read().models)
-    return models.list_models()
+    return [card for card in models.list_models() if _legible(card)]
+
+
+def _legible(card: ModelCard) -> bool:
+    """Tell whether a card holds what it should; one with a wrong type must not stop the window."""
+    try:
+        return isinstance(card.name, str) and isinstance(card.id, str) and bool(html(card))
+    except (TypeError, ValueError, AttributeError):
+        return False
 
 
 def rows(card: ModelCard) -> list[tuple[str, str]]:

@@ -39,7 +39,7 @@ def draw(viewer: ViewerModel, image: Image, source: ImageSource, diameter: float
         layer.size = diameter
         return layer
     remove(viewer)
-    active = viewer.layers.selection.active
+    selection = set(viewer.layers.selection)
     position = np.round(data_position(image, viewer.dims.point))
     field = visible_field(image, source.shape_yx)
     position[-2:] = [(part.start + part.stop - 1) / 2 for part in field]
@@ -61,8 +61,8 @@ def draw(viewer: ViewerModel, image: Image, source: ImageSource, diameter: float
         axis_labels=image.axis_labels,
     )
     viewer.layers.append(layer)
-    if active is not None:
-        viewer.layers.selection.active = active
+    if selection:
+        viewer.layers.selection = selection
     return layer
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from napari.layers import Image, Labels
 from napari.utils.transforms import CompositeAffine
 
+from napari_attnseg._napari.shown import Shown, copy_planes, plane_indices, watched
 from napari_attnseg.core.axes import check
 from napari_attnseg.errors import InputError
 from napari_attnseg.records import ImageSource, PlaneKey
@@ -27,26 +28,6 @@ _LETTERS = {
     "t": "T", "time": "T", "frame": "T", "z": "Z", "depth": "Z", "slice": "Z", "plane": "Z",
     "c": "C", "ch": "C", "channel": "C", "channels": "C",
 }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A Labels layer of ours and what was written into it.
-
-    Attributes
-    ----------
-    layer : Labels
-    written : ndarray, int32, the layer's shape
-        A copy that nobody edits; where the layer differs, the user has been at work.
-    """
-
-    layer: Labels
-    written: npt.NDArray[np.int32]
-
-    @property
-    def edited(self) -> bool:
-        """Whether the layer no longer holds what was written."""
-        return not np.array_equal(self.layer.data, self.written)
 
 
 def unwrap(thing: Any) -> Any:
@@ -197,6 +178,7 @@ def show_result(
         The new layer, and the one that was swapped out.
     """
     data = _with_channel_step(segmentation.labels, source.axes)
+    planes = plane_indices(source.axes, (scope or {}).get("planes"))
     index, swapped = len(layers), None
     if previous is not None and previous.layer in layers and not previous.edited:
         index, swapped = layers.index(previous.layer), previous
@@ -204,7 +186,7 @@ def show_result(
     elif image in layers:
         index = layers.index(image) + 1
     layer = Labels(
-        data.copy(),
+        copy_planes(data, planes),
         name=f"{image.name} · attnseg labels",
         features=_features(segmentation),
         metadata={META: {**_provenance(segmentation, source), **(scope or {})}},
@@ -215,7 +197,7 @@ def show_result(
             swapped.layer.opacity, swapped.layer.contour, swapped.layer.blending
         )  # fmt: skip
     layers.insert(index, layer)
-    return Shown(layer, data), swapped
+    return watched(layer, data, planes), swapped
 
 
 def restore(layers: LayerList, current: Shown, old: Shown) -> Shown:
@@ -240,11 +222,21 @@ def rewrite(shown: Shown, segmentation: Segmentation, source: ImageSource) -> Sh
     layer.editable = False  # empties the undo history: the only public way
     layer.editable = True
     layer.mode = mode
-    layer.data[...] = data
+    copy_planes(data, shown.planes, layer.data)
     layer.features = _features(segmentation)
     layer.metadata[META] = {**layer.metadata.get(META, {}), **_provenance(segmentation, source)}
     layer.refresh()
     return replace(shown, written=data)
+
+
+def summary(layer: Labels) -> str:
+    """Return in words what a run wrote into its layer: "52 objects · diameter 24 px · 0.5 s", and notes."""
+    about = layer.metadata.get(META, {})
+    words = [f"{about.get('objects', 0):,} object{'' if about.get('objects') == 1 else 's'}"]
+    if about.get("diameter"):
+        words.append(f"diameter {about['diameter']:.0f} px")
+    words.append(f"{about.get('seconds', 0.0):.1f} s")
+    return "\n".join([" · ".join(words), *about.get("notes", ())])
 
 
 def _full(layer: Image) -> Any:
@@ -266,6 +258,12 @@ def _features(segmentation: Segmentation) -> dict[str, Any]:
     return features if "index" in features else {}
 
 
+def _count(segmentation: Segmentation) -> int:
+    if "index" in segmentation.features:
+        return len(segmentation.features["index"])
+    return int(segmentation.labels.max(initial=0))
+
+
 def _provenance(segmentation: Segmentation, source: ImageSource) -> dict[str, Any]:
     return {
         "kind": "labels",
@@ -274,6 +272,7 @@ def _provenance(segmentation: Segmentation, source: ImageSource) -> dict[str, An
         "model": segmentation.card_id,
         "version": segmentation.version,
         "params": dict(segmentation.params),
+        "objects": _count(segmentation),
         "diameter": segmentation.diameter,
         "seconds": segmentation.seconds,
         "notes": list(segmentation.notes),

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
     from napari_attnseg.core.attention import AttentionTape
     from napari_attnseg.core.grid import TokenGrid
-    from napari_attnseg.records import ImageSource, PlaneKey
+    from napari_attnseg.records import AttentionRow, ImageSource, PlaneKey
 
 # dark to bright, so that unattended places add nothing to the image under it
 _COLOURS = ((0.0, 0.0, 0.0), (0.28, 0.05, 0.42), (0.85, 0.2, 0.28), (1.0, 0.68, 0.15), (1.0, 0.97, 0.8))
 # for bright images: what is not looked at keeps a third of its light, what is looked at all of it
 _SHADES = ((0.36, 0.32, 0.46), (0.6, 0.45, 0.58), (1.0, 0.78, 0.6), (1.0, 1.0, 1.0))
+_OPACITY = 0.5  # lets the colours of the labels under it be told
 _BRIGHT = 0.5  # mean of the thumbnail above which an image is bright
 
 
@@ -74,7 +75,7 @@ def row_view(tape: AttentionTape, block: str, head: str, pixel: tuple[int, int])
         "sampled": False,
     }
     caption = (
-        f"Pixel {pixel[0]}, {pixel[1]} looks at · {_words(tape.block(block), head)} · "
+        f"Pixel {pixel[0]}, {pixel[1]} looks at{_most(row)} · {_words(tape.block(block), head)} · "
         f"registers {row.register_share:.0%} · exact"
     )
     return View(row.weights, row.grid, _limits(0.0, float(row.weights.max())), caption, info)
@@ -94,14 +95,16 @@ def show(layers: LayerList, image: Image, source: ImageSource, plane: PlaneKey, 
     data = view.values.reshape((1,) * (image.ndim - 2) + view.values.shape)
     affine = overlay_affine(image, source, plane, view.grid)
     layer = find(layers, image)
+    name = f"{image.name} · attention"
     if layer is None:
-        active = layers.selection.active
+        selection = set(layers.selection)
         layer = Image(
             data,
-            name=f"{image.name} · attention",
+            name=name,
             affine=affine,
             contrast_limits=view.limits,
             interpolation2d="nearest",
+            opacity=_OPACITY,
             gamma=0.6,  # weights fall off fast: let the weaker ones be seen
             units=image.units,
             axis_labels=image.axis_labels,
@@ -109,14 +112,22 @@ def show(layers: LayerList, image: Image, source: ImageSource, plane: PlaneKey, 
         )
         set_darken(layer, is_bright(image))
         layers.append(layer)
-        if active is not None:  # the user keeps working on the layer they chose
-            layers.selection.active = active
+        if selection:  # the user keeps working on the layers they chose
+            layers.selection = selection
     else:
         layer.data = data
         layer.affine = affine
+        if layer.name == layer.metadata[META].get("named"):  # the image was renamed, the overlay was not
+            layer.name = name
     layer.contrast_limits_range = (0.0, max(1.0, view.limits[1]))
     layer.contrast_limits = view.limits
-    about = {"kind": "attention", "of": str(image.unique_id), "caption": view.caption}
+    about = {
+        "kind": "attention",
+        "of": str(image.unique_id),
+        "named": layer.name,
+        "plane": list(plane.index),
+        "caption": view.caption,
+    }
     layer.metadata[META] = {**about, **view.info}
     return layer
 
@@ -167,6 +178,17 @@ def _info(tape: AttentionTape, block: str, head: str) -> dict[str, Any]:
         "window": kept.window,
         "model": tape.model,
     }
+
+
+def _most(row: AttentionRow) -> str:
+    """Name the place that gets half of the attention or more: it may be one pixel, hard to find by eye."""
+    top = int(row.weights.argmax())
+    share = float(row.weights.flat[top])
+    if share < 0.5:
+        return ""
+    where = divmod(top, row.weights.shape[1])
+    y, x = (round(p) for p in row.grid.pixel_of(where))
+    return f" {y}, {x} above all ({share:.0%})"
 
 
 def _words(block: Any, head: str) -> str:

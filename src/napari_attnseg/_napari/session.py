@@ -13,7 +13,7 @@ from napari_attnseg._napari.layers import unwrap
 if TYPE_CHECKING:
     from napari.layers import Image
 
-    from napari_attnseg._napari.layers import Shown
+    from napari_attnseg._napari.shown import Shown
     from napari_attnseg.core.attention import AttentionTape
     from napari_attnseg.engine import Engine
     from napari_attnseg.params import SegmentParams

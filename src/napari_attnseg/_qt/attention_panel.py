@@ -95,28 +95,37 @@ class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
                     self.block_box.addItem(name if kind in name else f"{name} ({kind})", name)
                 self.block_box.setCurrentIndex(self._first_block(names, before))
             self._fill_heads()
-        for widget in (self.block_box, self.head_box, self.received_button, self.darken_box):
+        for widget in (self.block_box, self.head_box, self.darken_box):
             widget.setEnabled(tape is not None)
+        self.received_button.setEnabled(_has_attention(run))
         self.legend.setVisible(tape is not None)
-        if tape is not None:
-            text = "Click a pixel of the image to see what it looks at."
-        elif run is not None and run.segmentation.params.get("method") != "attention":
-            text = "The last run used a classic method, which has no attention."
-        else:
-            text = "Run the attention network on an image; its attention is shown here after the run."
-        set_note(self.hint, text)
+        self.say()
         if tape is None:
             set_note(self.caption, "")
+
+    def say(self) -> None:
+        """Say what can be done here and now; called also when the viewer goes to another plane."""
+        run = self._session.state.run
+        if run is None:
+            text = "Run the attention network on an image; its attention is shown here after the run."
+        elif not _has_attention(run):
+            text = "The last run used a classic method, which has no attention."
+        elif run.tape is not None and self._plane(run) == run.plane:
+            text = "Click a pixel of the image to see what it looks at."
+        else:
+            lead = "" if run.tape is None else f"What is shown belongs to {plane_words(run)}. "
+            text = f"{lead}Click a pixel, or press the button, to record the attention of this plane."
+        set_note(self.hint, text)
+
+    def _plane(self, run: Run) -> PlaneKey:
+        """Return the plane that is looked at."""
+        return plane_at(run.image, run.source, self._viewer.dims.point)
 
     def _first_block(self, names: list[str], before: str | None) -> int:
         """Return the block to start with: the one before, else the last global one, else the last."""
         if before in names:
             return names.index(before)
-        tape = self.tape
-        if tape is None:
-            return -1
-        wide = [n for n, name in enumerate(names) if tape.blocks[name].kind == "global"]
-        return wide[-1] if wide else len(names) - 1
+        return -1 if self.tape is None else _widest(self.tape, names)
 
     def _fill_heads(self) -> None:
         tape, block = self.tape, self.block_box.currentData()
@@ -135,7 +144,7 @@ class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def after_run(self, run: Run) -> None:
         """Record the tape of a finished run, then show what was received."""
         engine = self._session.state.engine
-        if engine is None or run.segmentation.params.get("method") != "attention" or self._jobs.busy:
+        if engine is None or not _has_attention(run) or self._jobs.busy:
             self.refresh()
             return
         self._pixel = None
@@ -155,13 +164,26 @@ class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             return  # the image is gone, or was run again
         self._pixel = pixel
         self._session.change_run(current, tape=tape, plane=plane)
-        self.refresh()
-        self.show_view()
+        if run.image is self._session.state.image:
+            self.refresh()
+            self.show_view()
+        else:  # another image was chosen meanwhile
+            names = list(tape.blocks)
+            self._lay(current, overlay.received_view(tape, names[_widest(tape, names)], "mean"), plane)
 
     def show_received(self) -> None:
-        """Forget the clicked pixel and show the attention received."""
-        self._pixel = None
-        self.show_view()
+        """Forget the clicked pixel and show the attention received, of the plane that is looked at."""
+        run = self._session.state.run
+        if run is None or run.image not in self._viewer.layers:
+            return
+        plane = self._plane(run)
+        if run.tape is not None and plane == run.plane:
+            self._pixel = None
+            self.show_view()
+        elif why := self._cannot_record(run, None):
+            set_note(self.hint, why)
+        elif not self._jobs.busy:
+            self._record(run, plane, None)
 
     def show_view(self) -> None:
         """Compute what is asked for (numpy, main thread) and show it in the overlay layer."""
@@ -175,37 +197,43 @@ class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             view = overlay.received_view(tape, block, head)
         else:
             view = overlay.row_view(tape, block, head, self._pixel)
-        layer = overlay.show(self._viewer.layers, run.image, run.source, run.plane, view)
-        set_note(self.caption, view.caption)
+        layer = self._lay(run, view, run.plane)
+        words = plane_words(run)
+        set_note(self.caption, f"{words} · {view.caption}" if words else view.caption)
+        self.say()
         with QSignalBlocker(self.darken_box):
             self.darken_box.setChecked(str(layer.blending) == "multiplicative")
+
+    def _lay(self, run: Run, view: overlay.View, plane: PlaneKey) -> Any:
+        return overlay.show(self._viewer.layers, run.image, run.source, plane, view)
 
     def ask(self, world: tuple[float, ...]) -> None:
         """Show what the pixel at a world position looks at; records a tape for it where none is kept."""
         run = self._session.state.run
-        if run is None or run.image not in self._viewer.layers or run.tape is None:
+        if run is None or run.image not in self._viewer.layers or not _has_attention(run):
             return
         position = data_position(run.image, world)
         pixel = int(np.floor(position[-2] + 0.5)), int(np.floor(position[-1] + 0.5))
         height, width = run.source.shape_yx
         if not (0 <= pixel[0] < height and 0 <= pixel[1] < width):
+            set_note(self.hint, "That place lies outside the image.")
             return
         plane = plane_at(run.image, run.source, world)
         block = self.block_box.currentData()
-        if plane == run.plane and run.tape.block(block).grid.contains(pixel):
+        if run.tape is not None and plane == run.plane and run.tape.block(block).grid.contains(pixel):
             self._pixel = pixel
             self.show_view()
         elif why := self._cannot_record(run, pixel):
-            set_note(self.caption, why)
+            set_note(self.hint, why)
         elif not self._jobs.busy:
             self._record(run, plane, pixel)
 
-    def _cannot_record(self, run: Run, pixel: tuple[int, int]) -> str:
-        """Return why a pixel outside the kept tape cannot be asked for; "" when it can."""
+    def _cannot_record(self, run: Run, pixel: tuple[int, int] | None) -> str:
+        """Return why a pixel (None: a plane) beyond the kept tape cannot be asked for; "" when it can."""
         engine = self._session.state.engine
         if engine is None or engine.card.id != run.segmentation.card_id:
             return "Another model is loaded now: run again to ask for other places."
-        if run.encoded is not None:
+        if run.encoded is not None and pixel is not None:
             field = run.encoded.field
             if not all(part.start <= p < part.stop for part, p in zip(field, pixel, strict=True)):
                 return "That pixel lies outside the field that was segmented."
@@ -253,5 +281,22 @@ class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         while event.type == "mouse_move":
             moved = max(moved, float(np.abs(np.asarray(event.pos, dtype=float) - start).max()))
             yield
-        if plain and free and moved <= 3:
+        if plain and moved <= 3 and free:
             self.ask(world)
+        elif plain and moved <= 3:
+            set_note(self.hint, "A tool of the selected layer takes the click: choose pan/zoom first.")
+
+
+def _has_attention(run: Run | None) -> bool:
+    return run is not None and run.segmentation.params.get("method") == "attention"
+
+
+def _widest(tape: AttentionTape, names: list[str]) -> int:
+    """Return the block to show first: the last global one, else the last."""
+    wide = [n for n, name in enumerate(names) if tape.blocks[name].kind == "global"]
+    return wide[-1] if wide else len(names) - 1
+
+
+def plane_words(run: Run) -> str:
+    """Name the plane that a run's tape belongs to: "T 3, Z 1"; "" where there is one plane only."""
+    return ", ".join(f"{axis} {n}" for axis, n in zip(run.source.plane_axes, run.plane.index, strict=True))

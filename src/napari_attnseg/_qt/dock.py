@@ -43,6 +43,8 @@ class AttentionDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._released = False
         self._warmed = False
         self._run_pending = False
+        self._loading_key: tuple[str, str] | None = None
+        self._failed_key: tuple[str, str] | None = None  # of a load that went wrong
         self.session = Session.of(self._viewer)
         self.session.update(busy="", loading="" if self.session.state.engine is not None else _WAITING)
         self.jobs = Jobs(self)
@@ -61,7 +63,7 @@ class AttentionDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.status.setWordWrap(True)
         self.status.setContentsMargins(8, 2, 8, 4)
         column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
+        column.setContentsMargins(0, 4, 0, 0)
         column.setSpacing(0)
         column.addWidget(self.tabs, 1)
         column.addWidget(self.status)
@@ -81,10 +83,13 @@ class AttentionDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def _connect(self) -> None:
         self.tabs.currentChanged.connect(self._on_tab)
         self.segment.segmented.connect(self.attention.after_run)
+        self.segment.engine_chosen.connect(self._on_engine_chosen)
+        self._watch.moved.connect(self.attention.say)
         self.jobs.started.connect(self._on_started)
         self.jobs.finished.connect(self._on_finished)
         self._loader.progressed.connect(self._on_loading)
         self._loader.failed.connect(self._on_load_failed)
+        self._loader.finished.connect(self._on_engine_chosen)
         self.session.changed.connect(self._on_session)
 
     # -- loading the network ------------------------------------------------------------------------
@@ -108,6 +113,7 @@ class AttentionDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if self.session.state.engine is not None or self.segment.model_box.count() == 0:
             self.session.update(loading="")
             return
+        self._loading_key = key
         self._loader.start_job(warmup(*key), "Loading", lambda engine: self._on_loaded(key, engine))
 
     def _on_loading(self, progress: Progress) -> None:
@@ -121,7 +127,14 @@ class AttentionDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self.segment.run()
 
     def _on_load_failed(self, err: AttnSegError) -> None:
+        self._failed_key = self._loading_key
         self.session.update(loading=str(err))
+
+    def _on_engine_chosen(self, _outcome: str = "") -> None:
+        """Load again when another model or device is chosen after one that could not be loaded."""
+        if self._failed_key not in (None, self.segment.engine_key) and not self._loader.busy:
+            self._failed_key = None
+            self._warm_up()
 
     def run_when_ready(self) -> None:
         """Press Run, now or as soon as the network is loaded."""

@@ -13,7 +13,7 @@ from napari_attnseg._napari.layers import axes_choices, source_of
 from napari_attnseg._qt.params_form import add_row, bounds, show_row
 from napari_attnseg._qt.widgets import combo, note, set_note
 from napari_attnseg.core.axes import describe
-from napari_attnseg.errors import AttnSegError
+from napari_attnseg.errors import AttnSegError, InputError
 from napari_attnseg.params import SegmentParams
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from napari_attnseg._napari.watch import LayerWatch
     from napari_attnseg.records import ImageSource
 
+_METRES = {"nm": 1e-9, "µm": 1e-6, "mm": 1e-3, "cm": 1e-2, "m": 1.0}
 _SHORT = {"micrometer": "µm", "nanometer": "nm", "millimeter": "mm", "meter": "m", "centimeter": "cm"}
 
 
@@ -204,11 +205,25 @@ class DiameterRow:
         self.unit_box.setCurrentIndex(0)
 
     def pixels(self, source: ImageSource) -> float | None:
-        """Return the diameter in pixels of an image; None is automatic."""
+        """Return the diameter in pixels of an image; None is automatic.
+
+        Raises
+        ------
+        InputError
+            The diameter is given in a unit of length, and the image has none.
+        """
         unit = self.unit_box.currentText()
         if unit == "auto":
             return None
-        step = 1.0 if unit == "px" else float(source.scale[-1])
+        step = 1.0
+        if unit != "px":
+            own = _SHORT.get(str(source.units[-1]) if source.units else "")
+            if own is None:
+                raise InputError(
+                    f"'{source.name}' has no unit of length, so {self.spin.value():g} {unit} says nothing.",
+                    "Give the object diameter in px, or 'auto'.",
+                )
+            step = float(source.scale[-1]) * _METRES[own] / _METRES[unit]
         return min(max(self.spin.value() / step, self._low), self._high)
 
     def hide_circle(self) -> None:
@@ -227,8 +242,6 @@ class DiameterRow:
             return
         self.spin.setVisible(not auto)
         self.circle_button.setVisible(not auto)
-        suffix = "" if auto else f" {self.unit_box.currentText()}"
-        self.spin.setSuffix(suffix)
         in_pixels = self.unit_box.currentText() in ("auto", "px")
         self.spin.setMinimum(self._low if in_pixels else 0.1)
         source = self._rows.source()

@@ -73,6 +73,7 @@ class ParamsForm:
     def __init__(self, layout: QFormLayout, names: Iterable[str], *, slider: bool = False) -> None:
         self._layout = layout
         self.widgets: dict[str, Any] = {}
+        self._captions: dict[str, QLabel] = {}  # of sliders: a row of their own
         for name in names:
             widget = make_widget(name, slider=slider)
             widget.changed.connect(self._emit)
@@ -80,7 +81,7 @@ class ParamsForm:
             if isinstance(widget, CheckBox):
                 layout.addRow(widget.native)
             elif isinstance(widget, FloatSlider):
-                add_wide_row(layout, widget.label, widget.native)
+                self._captions[name] = add_wide_row(layout, widget.label, widget.native)
             else:
                 add_row(layout, widget.label, widget.native)
 
@@ -115,6 +116,8 @@ class ParamsForm:
     def show_row(self, name: str, on: bool) -> None:
         """Show or hide a field with its label."""
         show_row(self._layout, self.widgets[name].native, on)
+        if name in self._captions:
+            self._captions[name].setVisible(on)
 
 
 def add_row(layout: QFormLayout, label: str, field: QWidget) -> None:
@@ -127,13 +130,14 @@ def add_row(layout: QFormLayout, label: str, field: QWidget) -> None:
     layout.addRow(text, field)
 
 
-def add_wide_row(layout: QFormLayout, label: str, field: QWidget) -> None:
-    """Add a field under its label, as wide as the form: a slider needs the room."""
+def add_wide_row(layout: QFormLayout, label: str, field: QWidget) -> QLabel:
+    """Add a field under its label, as wide as the form (a slider needs the room); return the label."""
     text = QLabel(label)
     text.setToolTip(field.toolTip())
     text.setBuddy(field)
     layout.addRow(text)
     layout.addRow(field)
+    return text
 
 
 def show_row(layout: QFormLayout, field: QWidget, on: bool) -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _QUICK = 0.15  # seconds that a readout may take on the main thread
 _PIXELS_PER_SECOND = 1_000_000  # guess before the first readout
+_OF_REGIONS = ("min_size", "drop_edge", "fill_holes")  # also count for regions of K-means
+_LIVE = "Changes show at once; the network does not run again."
 _DELAY = 60  # milliseconds in which moves of a slider are taken together
 
 
@@ -38,10 +40,12 @@ class ReadoutBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         super().__init__()
         self._viewer, self._session, self._jobs = viewer, session, jobs
         self._watched: Any = None
+        self._method = "attention"
         self._last_seconds: float | None = None
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(heading("Objects"))
+        self._heading = heading("Objects")
+        column.addWidget(self._heading)
         self.state_line = note(name="attnseg_live")
         column.addWidget(self.state_line)
         layout = form()
@@ -70,6 +74,17 @@ class ReadoutBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._session.changed.disconnect(self._on_session)
         self._watch(None)
 
+    def show_for(self, method: str) -> None:
+        """Show the fields that count for a method: all for the network, few for K-means, none for SLIC."""
+        for name in self.form.widgets:
+            self.form.show_row(name, method == "attention" or (method == "kmeans" and name in _OF_REGIONS))
+        self._heading.setVisible(method != "slic")
+        self._method = method
+        self._say(self.reason())
+
+    def _say(self, why: str) -> None:
+        set_note(self.state_line, "" if self._method == "slic" else why or _LIVE)
+
     def reason(self) -> str:
         """Return why changes are not live; "" when they are."""
         run = self._session.state.run
@@ -88,7 +103,7 @@ class ReadoutBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         run, why = self._session.state.run, self.reason()
         edited = why.startswith("You edited")
         self.form.set_enabled(not edited, why)
-        set_note(self.state_line, why or "Changes show at once; nothing is computed again.")
+        self._say(why)
         self.restore_button.setVisible(run is not None and run.replaced is not None)
         self.restore_button.setEnabled(not self._session.state.busy)
         self._watch(run.shown.layer if run is not None else None)

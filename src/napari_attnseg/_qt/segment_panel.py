@@ -9,7 +9,7 @@ from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_attnseg._napari import cards, settings
-from napari_attnseg._napari.layers import show_result
+from napari_attnseg._napari.layers import show_result, summary
 from napari_attnseg._napari.orders import SCOPES, Scope, chosen_images, order_for, run_orders
 from napari_attnseg._napari.session import Run
 from napari_attnseg._qt.image_rows import DiameterRow, ImageRows
@@ -39,10 +39,12 @@ _SCOPE_HELP = (
 class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     """Builds orders from its forms and shows what comes back.
 
-    ``segmented`` carries the ``Run`` of the chosen image after a run.
+    ``segmented`` carries the ``Run`` of the chosen image after a run; ``engine_chosen`` says that another
+    model or device was chosen.
     """
 
     segmented = Signal(object)
+    engine_chosen = Signal()
 
     def __init__(self, viewer: ViewerModel, session: Session, jobs: Jobs, watch: LayerWatch) -> None:
         super().__init__()
@@ -99,6 +101,7 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.rows.changed.connect(self.refresh)
         self.method.changed.connect(self.refresh)
         self.classic.changed.connect(self.refresh)
+        self.device.changed.connect(self.engine_chosen.emit)
         self.model_box.currentIndexChanged.connect(self._on_model)
         self.scope_box.currentIndexChanged.connect(self.refresh)
         self.run_button.clicked.connect(self.run)
@@ -203,6 +206,7 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self.classic.show_row(name, method == "kmeans")
         for name in ("segments", "compactness"):
             self.classic.show_row(name, method == "slic")
+        self.readout.show_for(method)
         why = self.reason()
         self.run_button.setEnabled(not why)
         self.run_button.setToolTip(why or "Segment now. The result is a Labels layer.")
@@ -229,11 +233,14 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if card is not None:
             self.model_box.setToolTip(cards.html(card))
         self.refresh()
+        self.engine_chosen.emit()
 
     def _on_session(self, new: Any, old: Any) -> None:
         if new.image is not old.image:
-            set_note(self.result_line, "")
             set_note(self.error_line, "")
+        shown, before = (state.run.shown if state.run is not None else None for state in (new, old))
+        if new.image is not old.image or (shown is not before and not self._several):
+            set_note(self.result_line, "" if shown is None else summary(shown.layer))
         self.refresh()
 
     def _on_removed(self, layer: Any) -> None:
@@ -251,6 +258,7 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     # -- running ------------------------------------------------------------------------------------
 
     _running: tuple[Any, ...] = ()
+    _several = False  # results of several layers are coming in
 
     def run(self) -> None:
         """Start a run on what is chosen; does nothing where :meth:`reason` says why not."""
@@ -258,7 +266,6 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self.refresh()
             return
         set_note(self.error_line, "")
-        set_note(self.result_line, "")
         self.diameter.hide_circle()
         try:
             orders = self.orders()
@@ -276,10 +283,15 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def _on_result(self, key: tuple[str, str], engine: Engine | None, outcomes: list[Outcome]) -> None:
         if engine is not None and engine is not self._session.state.engine:
             self.keep_engine(key, engine)
+        selection = set(self._viewer.layers.selection)
+        self._several = len(outcomes) > 1
         for outcome in outcomes:
             self._show(outcome)
         first = self._session.state.run_of(outcomes[0].order.image)
-        set_note(self.result_line, self._summary(outcomes))
+        if self._several:
+            self._viewer.layers.selection = selection & set(self._viewer.layers)  # for another run
+            self._several = False
+            set_note(self.result_line, self._summary(outcomes))
         if first is not None:
             self.segmented.emit(first)
 
@@ -320,14 +332,8 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._session.put_run(run, settings.read().cache_bytes)
 
     def _summary(self, outcomes: list[Outcome]) -> str:
-        parts = []
-        for outcome in outcomes:
-            result = outcome.segmentation
-            count = len(result.features["index"]) if "index" in result.features else int(result.labels.max())
-            words = [f"{count:,} object{'' if count == 1 else 's'}"]
-            if result.diameter:
-                words.append(f"diameter {result.diameter:.0f} px")
-            words.append(f"{result.seconds:.1f} s")
-            lead = f"{outcome.order.source.name}: " if len(outcomes) > 1 else ""
-            parts.append(lead + " · ".join(words) + "".join(f"\n{text}" for text in result.notes))
-        return "\n".join(parts)
+        found = [
+            (outcome.order.source.name, self._session.state.run_of(outcome.order.image))
+            for outcome in outcomes
+        ]
+        return "\n".join(f"{name}: {summary(run.shown.layer)}" for name, run in found if run is not None)

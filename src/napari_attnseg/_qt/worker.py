@@ -9,7 +9,7 @@ from qtpy.QtCore import QObject, Signal
 from superqt.utils import GeneratorWorker
 
 from napari_attnseg._napari import notify
-from napari_attnseg.errors import AttnSegError, EngineError
+from napari_attnseg.errors import AttnSegError, EngineError, OutOfMemoryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -46,6 +46,11 @@ class JobWorker(GeneratorWorker):  # type: ignore[misc]  # superqt's generics ar
                     f"The run stopped: {_first_line(result)}.", "Try a smaller tile or the CPU; see the log."
                 ) from result
             return result
+        except MemoryError as err:
+            raise OutOfMemoryError(
+                f"There is not enough memory ({_first_line(err)}).",
+                "Close other images, or crop this one: the labels take 4 bytes per pixel of every plane.",
+            ) from err
         finally:
             self._gen.close()
 

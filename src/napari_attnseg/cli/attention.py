@@ -54,7 +54,7 @@ def attention_command(
     from napari_attnseg.jobs.api import validated
     from napari_attnseg.jobs.progress import drive
     from napari_attnseg.jobs.tape import default_block, record_tape
-    from napari_attnseg.store.images import read_image, write_png, write_tiff
+    from napari_attnseg.store.images import read_image, replacing, save_png, save_tiff
 
     params = validated(**values)
     check_files([file])
@@ -69,8 +69,10 @@ def attention_command(
     assert tape is not None  # nothing cancels this run
     row = tape.row(block or default_block(tape), at, head)
     painted = row.grid.paint(row.weights, source.shape_yx)
-    write_tiff(tif, painted)
-    write_png(png, render.heat(painted, read_plane(source, key, None, params.channel), at=at))
+    picture = render.heat(painted, read_plane(source, key, None, params.channel), at=at)
+    with replacing(tif) as part, replacing(png) as part_png:  # both or none
+        save_tiff(part, painted)
+        save_png(part_png, picture)
     say(f"{file}: block '{row.block}' ({row.kind}), {row.register_share:.1%} on the registers")
     result = {
         "file": str(file),
@@ -104,8 +106,9 @@ def _plane_key(source: ImageSource, text: str | None) -> PlaneKey:
     except ValueError as err:
         raise InputError(f"'{text}' is no plane.", "Give whole numbers such as '0' or '2,5'.") from err
     if key not in plane_keys(source):
+        many = f"The planes are {source.plane_shape} along '{source.plane_axes}'."
         raise InputError(
-            f"There is no plane {text}.", f"The planes are {source.plane_shape} along '{source.plane_axes}'."
+            f"There is no plane {text}.", many if source.plane_shape else "It is no stack: leave --plane out."
         )
     return key
 

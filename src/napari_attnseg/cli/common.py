@@ -18,7 +18,7 @@ from napari_attnseg.errors import AttnSegError, InputError, StoreError
 from napari_attnseg.params import SegmentParams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pydantic.fields import FieldInfo
 
@@ -94,13 +94,17 @@ def progress_bar() -> Iterator[Callable[[Any], None]]:
         yield show
 
 
-def check_files(files: Iterable[Path]) -> list[Path]:
-    """Return the files; ``InputError`` when one is missing, of an unknown type, or two have one stem."""
+def check_files(files: Sequence[Path]) -> list[Path]:
+    """Return the files; ``InputError`` when two have one stem, or the only one cannot be an image.
+
+    One of several that is missing or of an unknown type fails when its turn comes: the rest is written.
+    """
     from napari_attnseg.store.images import check_path
 
+    if len(files) == 1:
+        check_path(files[0])
     seen: dict[str, Path] = {}
     for path in files:
-        check_path(path)
         if path.stem in seen:
             raise InputError(
                 f"'{seen[path.stem]}' and '{path}' would be written to the same file.",

@@ -57,7 +57,7 @@ def heads_of(head: str, count: int) -> list[int]:
     """Return the head numbers meant by "mean" or "N"; ``InputError`` if there is no such head."""
     if head == "mean":
         return list(range(count))
-    if not head.isdigit() or int(head) >= count:
+    if not head.isdecimal() or int(head) >= count:
         raise InputError(
             f"There is no attention head '{head}'.", f"Take 'mean' or a number from 0 to {count - 1}."
         )

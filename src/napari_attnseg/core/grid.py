@@ -62,11 +62,16 @@ class TokenGrid:
         shift = [o + (self.cell - 1) / 2 for o in self.origin]
         return np.array([[self.cell, 0, shift[0]], [0, self.cell, shift[1]], [0, 0, 1]], dtype=float)
 
-    def index_maps(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-        """Return the token row of every field row (H,) and the token column of every field column (W,)."""
+    def index_maps(
+        self, extent: tuple[int, int] | None = None
+    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Return the token row of every field row (H,) and the token column of every field column (W,).
+
+        ``extent`` (H, W) counts other rows and columns than the field's from its first pixel.
+        """
         rows, cols = (
             np.minimum(((np.arange(n) + 0.5) / self.cell).astype(np.intp), g - 1)
-            for n, g in zip(self.field, self.shape, strict=True)
+            for n, g in zip(extent or self.field, self.shape, strict=True)
         )
         return rows, cols
 
@@ -74,6 +79,8 @@ class TokenGrid:
         self, values: npt.NDArray[np.float32], shape: tuple[int, int], fill: float = 0.0
     ) -> npt.NDArray[np.float32]:
         """Repeat each token's value over its cell of an image plane.
+
+        Where the field ends inside a cell, the cell is painted whole, as far as the plane goes.
 
         Parameters
         ----------
@@ -87,8 +94,16 @@ class TokenGrid:
         -------
         ndarray, (H, W) float32
         """
-        rows, cols = self.index_maps()
+        (y, x), (h, w) = self.origin, self._painted(shape)
+        rows, cols = self.index_maps((h, w))
         out = np.full(shape, fill, dtype=np.float32)
-        (y, x), (h, w) = self.origin, self.field
         out[y : y + h, x : x + w] = values[np.ix_(rows, cols)]
         return out
+
+    def _painted(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Return the height and width of the field, rounded up to whole cells inside the plane."""
+        whole = (int(np.ceil(g * self.cell - 0.5)) for g in self.shape)
+        h, w = (
+            max(f, min(n, s - o)) for f, n, s, o in zip(self.field, whole, shape, self.origin, strict=True)
+        )
+        return h, w

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,9 +15,11 @@ LOW, HIGH = 1.0, 99.8
 _MAX_SAMPLES = 1_000_000
 
 
-def finite(image: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-    """Return ``image`` as float32 with NaN and infinities replaced by the lowest finite value."""
-    out = np.array(image, dtype=np.float32)  # always a copy: the input is never changed
+def finite(
+    image: npt.NDArray[np.generic], dtype: npt.DTypeLike = np.float32
+) -> npt.NDArray[np.floating[Any]]:
+    """Return ``image`` as floats with NaN and infinities replaced by the lowest finite value."""
+    out = np.array(image, dtype=dtype)  # always a copy: the input is never changed
     bad = ~np.isfinite(out)
     if bad.any():
         out[bad] = out[~bad].min() if not bad.all() else 0.0
@@ -58,7 +60,7 @@ def _range(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     low, high = (float(v) for v in np.percentile(values, [LOW, HIGH]))
     if high <= low:  # sparse or constant: fall back on the full range
         low, high = float(values.min()), float(values.max())
-    return low, high if high > low else low + 1.0
+    return low, high if high > low else low + max(1.0, 2 * float(np.spacing(abs(low))))
 
 
 def apply(image: npt.NDArray[np.generic], norm: Normalisation) -> npt.NDArray[np.float32]:
@@ -72,11 +74,24 @@ def apply(image: npt.NDArray[np.generic], norm: Normalisation) -> npt.NDArray[np
     -------
     ndarray, float32, same shape
     """
-    low = np.asarray(norm.low, dtype=np.float32)
-    span = np.asarray(norm.high, dtype=np.float32) - low
+    low = np.asarray(norm.low, dtype=np.float64)
+    span = np.asarray(norm.high, dtype=np.float64) - low
     if image.ndim == 2:
         low, span = low[0], span[0]
-    return np.clip((finite(image) - low) / span, -0.2, 1.5)
+    exact: type[np.floating[Any]] = np.float64 if _is_wide(image.dtype) or not _fits(span) else np.float32
+    scaled = (finite(image, exact) - low.astype(exact)) / span.astype(exact)
+    clipped: npt.NDArray[np.float32] = np.clip(scaled, -0.2, 1.5).astype(np.float32, copy=False)
+    return clipped
+
+
+def _is_wide(dtype: np.dtype[Any]) -> bool:
+    """Tell whether neighbouring values of a dtype can be one and the same in float32."""
+    return dtype.itemsize > 4 or (dtype.itemsize == 4 and dtype.kind in "iu")
+
+
+def _fits(span: npt.NDArray[np.float64]) -> bool:
+    """Tell whether float32 can divide by ``span``."""
+    return bool(np.all((span > 1e-30) & (span < 1e30)))
 
 
 def invert(scaled: npt.NDArray[np.float32], norm: Normalisation) -> npt.NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from napari_attnseg.jobs.segment import segment
 from napari_attnseg.jobs.tape import default_block, record_tape
 from napari_attnseg.params import SegmentParams
 from napari_attnseg.records import PlaneKey, Progress
-from napari_attnseg.store.images import write_labels, write_png, write_tiff
+from napari_attnseg.store.images import replacing, save_png, save_tiff
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -46,10 +47,14 @@ def make_demo(
     block = default_block(tape)
     row = tape.row(block, pixel)
     yield Progress(1, 1, "Writing the files")
-    write_tiff(out / FILES[0], image, "YX")
-    write_labels(out / FILES[1], result.labels)
-    write_png(out / FILES[2], render.heat(row.grid.paint(row.weights, result.labels.shape), image, at=pixel))
-    write_png(out / FILES[3], render.overlay(result.labels, image))
+    heat = render.heat(row.grid.paint(row.weights, result.labels.shape), image, at=pixel)
+    overlay = render.overlay(result.labels, image)
+    with ExitStack() as stack:  # all of them or none
+        parts = [stack.enter_context(replacing(out / name)) for name in FILES]
+        save_tiff(parts[0], image)
+        save_tiff(parts[1], result.labels)
+        save_png(parts[2], heat)
+        save_png(parts[3], overlay)
     return {
         "out": str(out),
         "files": [str(out / name) for name in FILES],

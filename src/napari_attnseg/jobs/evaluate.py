@@ -62,7 +62,7 @@ def evaluate_folders(pred: Path, truth: Path) -> Generator[Progress, None, dict[
 
 def read_labels(path: Path) -> npt.NDArray[np.generic]:
     """Return a label image of any number of axes; ``InputError`` for colours."""
-    source = read_image(path)
+    source = read_image(path, labels=True)
     if source.rgb:
         raise InputError(f"'{path}' is a colour image, not labels.", "Labels are one number per pixel.")
     return np.asarray(source.data[...])

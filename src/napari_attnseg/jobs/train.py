@@ -66,9 +66,12 @@ def train_folders(
         The name cannot be a folder's.
     TrainingDataError
         No pairs, a pair of different shapes, or no objects at all.
+    StoreError
+        The name is taken, or the result could not be stored.
     """
     started = time.monotonic()
     check_name(name)
+    models.check_home()
     if start != "scratch":
         models.find(start)  # an unknown name is said before the images are read
     samples: list[Sample] = []
@@ -122,7 +125,7 @@ def read_samples(image: Path, labels: Path) -> Iterator[Sample]:
     TrainingDataError
         The planes of the two files do not have one shape, or the labels are in colour.
     """
-    source, truth = read_image(image), read_image(labels)
+    source, truth = read_image(image), read_image(labels, labels=True)
     shapes = [(*s.plane_shape, *s.shape_yx) for s in (source, truth)]
     if truth.rgb or truth.channels > 1:
         raise TrainingDataError(
@@ -134,12 +137,13 @@ def read_samples(image: Path, labels: Path) -> Iterator[Sample]:
             f"'{image.name}' has the shape {shapes[0]}, its labels have {shapes[1]}.",
             "Both must have the same planes, height and width.",
         )
-    if np.dtype(truth.data.dtype).kind == "f":
-        raise TrainingDataError(f"The labels '{labels}' are not whole numbers.", "Save them as integers.")
     for key_image, key_truth in zip(plane_keys(source), plane_keys(truth), strict=True):
         plane = open_plane(source, key_image)
         scaled = normalize.apply(plane.read(), plane.norm)
         channels_first = scaled[None] if scaled.ndim == 2 else np.moveaxis(scaled, -1, 0)
-        objects: npt.NDArray[np.integer] = read_plane(truth, key_truth).astype(np.int64)
+        drawn = read_plane(truth, key_truth)
+        if drawn.dtype.kind == "f" and not np.array_equal(drawn, np.round(drawn)):  # NaN fails here too
+            raise TrainingDataError(f"The labels '{labels}' are not whole numbers.", "Save them as integers.")
+        objects: npt.NDArray[np.integer] = drawn.astype(np.int64)
         ids = compact(objects)[0]
         yield Sample(np.ascontiguousarray(channels_first), ids, np.ones(ids.shape, dtype=bool))

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,8 @@ def write_atomic(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
         os.replace(temporary, path)
     except OSError as err:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise StoreError(
             f"'{path.name}' could not be written: {err.strerror or err}.",
             "Check the free space and the rights of the folder.",
@@ -57,7 +59,9 @@ def read_tensors(path: Path, sha256: str = "") -> tuple[dict[str, Tensor], dict[
     try:
         data = path.read_bytes()
     except OSError as err:
-        raise CheckpointError(f"The weights '{path.name}' cannot be read: {err.strerror}.") from err
+        raise CheckpointError(
+            f"The weights '{path.name}' cannot be read: {err.strerror}.", "Copy the model folder again."
+        ) from err
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
         raise CheckpointError(
             f"The weights '{path.name}' are damaged or not those of their model card.",
@@ -110,7 +114,10 @@ def save_model(folder: Path, model: nn.Module, card: ModelCard) -> ModelCard:
         write_atomic(temporary / "card.json", json.dumps(card.to_json(), indent=1).encode())
         os.replace(temporary, folder)
     except OSError as err:
-        raise StoreError(f"The model '{card.id}' could not be saved: {err.strerror}.") from err
+        raise StoreError(
+            f"The model '{card.id}' could not be saved: {err.strerror}.",
+            "Check the free space and the rights of the folder.",
+        ) from err
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return card

@@ -15,7 +15,14 @@ from napari_attnseg.core import normalize
 from napari_attnseg.core.attention import AttentionTape, Block, QKBlock
 from napari_attnseg.core.grid import TokenGrid
 from napari_attnseg.core.postprocess import SeedBlock, find_seeds
-from napari_attnseg.errors import CheckpointError, InputError, ModelError, NumericalError, OutOfMemoryError
+from napari_attnseg.errors import (
+    CheckpointError,
+    EngineError,
+    InputError,
+    ModelError,
+    NumericalError,
+    OutOfMemoryError,
+)
 from napari_attnseg.nn import device as devices
 from napari_attnseg.nn.checkpoint import load_weights, read_tensors, save_model
 from napari_attnseg.nn.memory import Ladder, is_out_of_memory
@@ -104,7 +111,7 @@ class TorchEngine:
         """Run the network on a plane or tile; see the protocol."""
         out = self._ladder.run(_input(image, zoom, norm))
         devices.release(self._here)
-        return _dense_maps(out, image.shape[:2], zoom)
+        return _dense_maps(out, np.shape(image)[:2], zoom)
 
     def tape(
         self,
@@ -117,12 +124,13 @@ class TorchEngine:
         """Record queries and keys of all attention blocks and the seeds of the readout."""
         kept: dict[str, Kept] = {}
         out = self._whole(_input(image, zoom, norm), kept)
-        field = (int(image.shape[0]), int(image.shape[1]))
+        field = np.shape(image)[:2]
+        field = (int(field[0]), int(field[1]))
         blocks: dict[str, Block] = {}
         for name, block in kept.items():
             grid = TokenGrid(self._strides[name], zoom, block.shape, origin, field)
             blocks[name] = _qk_block(name, block, grid)
-        maps = _dense_maps(_stack(out).cpu(), image.shape[:2], zoom)
+        maps = _dense_maps(_stack(out).cpu(), field, zoom)
         blocks["readout"] = SeedBlock(TokenGrid(1, 1.0, field, origin, field), find_seeds(maps))
         devices.release(self._here)
         return AttentionTape(blocks, zoom, self._card.id)
@@ -132,7 +140,7 @@ class TorchEngine:
     ) -> npt.NDArray[np.float32]:
         """Return unit-length pixel embeddings, (16, H, W) float32, bilinear from stride 2."""
         out = self._whole(_input(image, zoom, norm))
-        big = _restored(out.embedding.float().cpu(), image.shape[:2], zoom / 2)  # it lies at stride 2
+        big = _restored(out.embedding.float().cpu(), np.shape(image)[:2], zoom / 2)  # it lies at stride 2
         found: npt.NDArray[np.float32] = F.normalize(big, dim=1)[0].numpy()
         return found
 
@@ -170,6 +178,8 @@ class TorchEngine:
         return self._on(torch.device("cpu"), x, tape)
 
     def _on(self, device: torch.device, x: Tensor, tape: dict[str, Kept] | None, pool: int = 1) -> Outputs:
+        if self._model is None:
+            raise EngineError("This engine was closed.", "Load the model again.")
         if device != self._here:
             self._model.to(device)
             self._here = device
@@ -183,6 +193,9 @@ class TorchEngine:
 
 def _input(image: npt.NDArray[np.generic], zoom: float, norm: Normalisation | None) -> Tensor:
     """Scale, bring to three channels and resize: (H, W[, C]) to (1, 3, h, w) float32."""
+    image = np.asarray(image)
+    if image.dtype.kind not in "biufc":
+        raise InputError(f"An image of dtype '{image.dtype}' cannot be run.", "Give numbers.")
     if image.ndim not in (2, 3) or 0 in image.shape:
         raise InputError(f"An image plane of shape {image.shape} cannot be run.", "Give (H, W) or (H, W, C).")
     if np.iscomplexobj(image):
@@ -200,11 +213,12 @@ def _input(image: npt.NDArray[np.generic], zoom: float, norm: Normalisation | No
 
 
 def _resized(x: Tensor, zoom: float) -> Tensor:
-    """Resize (1, C, H, W) by exactly ``zoom`` to (1, C, ceil(H zoom), ceil(W zoom)).
+    """Resize (1, C, H, W) by exactly ``zoom``, up to the pixel that holds the last centre.
 
-    Resizing to a rounded size would stretch each tile by its own factor and shift its far end.
+    Resizing to a rounded size would stretch each tile by its own factor and shift its far end; a pixel
+    more could make a token that no pixel of the image lies in.
     """
-    size = [math.ceil(n * zoom - 1e-6) for n in x.shape[-2:]]
+    size = [math.floor((n - 0.5) * zoom + 1e-6) + 1 for n in x.shape[-2:]]
     more = math.ceil(1 / zoom)
     x = F.pad(x, (0, more, 0, more), mode="replicate")
     big = F.interpolate(

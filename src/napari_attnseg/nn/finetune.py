@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,7 +64,7 @@ def train_and_store(
     )
     run = models.home() / "runs" / name
     last = None
-    for last in train_steps(
+    training = train_steps(
         model,
         items,
         recipe,
@@ -71,8 +72,11 @@ def train_and_store(
         checkpoint=run / "last.safetensors",
         resume=resume,
         started=started,
-    ):
-        yield last
+        identity={"seed": seed, "parent": parent.card.id if parent else "scratch", "images": len(items)},
+    )
+    with closing(training):  # an interrupted run saves its state
+        for last in training:
+            yield last
     card = ModelCard(
         id=name,
         name=name,

@@ -19,7 +19,7 @@ from napari_attnseg.nn.losses import dense_loss
 from napari_attnseg.records import TrainStep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     import numpy.typing as npt
@@ -139,7 +139,8 @@ def train_steps(
     fresh: Callable[[np.random.Generator], Prepared] | None = None,
     fresh_share: float = 0.0,
     started: float | None = None,
-) -> Iterator[TrainStep]:
+    identity: dict[str, Any] | None = None,
+) -> Generator[TrainStep, None, None]:
     """Train ``model`` and yield after every step; at the end it holds the averaged weights.
 
     Every step draws from its own generator, seeded with (seed, step): that is the whole random state, so
@@ -157,6 +158,8 @@ def train_steps(
         Makes generated images; that share of the steps trains on a newly generated one.
     started : float or None
         ``time.monotonic()`` from which ``minutes`` count.
+    identity : dict or None
+        What must be the same for a resume (seed, parent, ...); kept in the checkpoint.
 
     Raises
     ------
@@ -164,6 +167,8 @@ def train_steps(
         No image to learn from.
     NumericalError
         The loss stopped being finite; the last checkpoint is kept.
+    CheckpointError
+        The checkpoint is unreadable, or of a run of another identity.
     """
     if not items and fresh is None:
         raise TrainingDataError("There is no image to learn from.", "Give at least one image with labels.")
@@ -174,6 +179,7 @@ def train_steps(
     step, before = 0, 0.0
     if resume and checkpoint is not None and checkpoint.exists():
         meta = load_state(checkpoint, model, ema, optim)
+        _same_run(meta.get("identity"), identity)
         step, before = int(meta["step"]), float(meta["seconds"])
     start = saved = time.monotonic()
     start = (started if started is not None and not before else start) - before
@@ -188,13 +194,33 @@ def train_steps(
         step += 1
         if checkpoint is not None and time.monotonic() - saved > recipe.save_every:
             saved = time.monotonic()
-            save_state(checkpoint, model, ema, optim, {"step": step, "seconds": saved - start})
+            save_state(checkpoint, model, ema, optim, _meta(step, saved - start, identity))
         total = recipe.steps or max(step, round(step / max(share, 1e-6)))
-        yield TrainStep(step, total, loss, rate, None, time.monotonic() - start, parts)
+        try:
+            yield TrainStep(step, total, loss, rate, None, time.monotonic() - start, parts)
+        except GeneratorExit:  # interrupted or cancelled between two steps: nothing is lost
+            if checkpoint is not None:
+                meta = _meta(step, time.monotonic() - start, identity)
+                save_state(checkpoint, model, ema, optim, meta)
+            raise
     if checkpoint is not None:
-        save_state(checkpoint, model, ema, optim, {"step": step, "seconds": time.monotonic() - start})
+        save_state(checkpoint, model, ema, optim, _meta(step, time.monotonic() - start, identity))
     model.load_state_dict(ema.state)
     model.eval()
+
+
+def _meta(step: int, seconds: float, identity: dict[str, Any] | None) -> dict[str, Any]:
+    return {"step": step, "seconds": seconds, "identity": identity}
+
+
+def _same_run(before: dict[str, Any] | None, now: dict[str, Any] | None) -> None:
+    """Raise ``CheckpointError`` where a run to go on with differs from the one asked for."""
+    for name, value in (before or {}).items():
+        if now is not None and now.get(name) != value:
+            raise CheckpointError(
+                f"The interrupted run had another {name}: {value}, not {now.get(name)}.",
+                "Give the same, or start a new run under another name.",
+            )
 
 
 def _draw(

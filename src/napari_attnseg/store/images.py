@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from contextlib import contextmanager, suppress
@@ -20,26 +21,31 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 TIFF, PILLOW, ZARR = (".tif", ".tiff"), (".png", ".jpg", ".jpeg"), (".zarr",)
+_LOG = logging.getLogger(__name__)
 SUFFIXES = (*TIFF, *PILLOW, *ZARR)
 EAGER_BYTES = 64 * 2**20  # smaller TIFFs are read at once, larger ones stay on disk
 
 
 def check_path(path: Path) -> None:
     """Raise ``InputError`` unless ``path`` exists and has a readable file type."""
+    if not path.exists():
+        raise InputError(f"There is no file '{path}'.", "Check the spelling and the folder.")
+    if path.is_dir() and path.suffix.lower() not in ZARR:
+        raise InputError(f"'{path}' is a folder.", f"Name its images, such as '{path / '*.tif'}'.")
     if path.suffix.lower() not in SUFFIXES:
         kind = f"files of type '{path.suffix}'" if path.suffix else "files without a type"
         raise InputError(f"'{path}': {kind} cannot be read.", "Use TIFF, PNG, JPEG or zarr.")
-    if not path.exists():
-        raise InputError(f"There is no file '{path}'.", "Check the spelling and the folder.")
 
 
-def read_image(path: Path) -> ImageSource:
+def read_image(path: Path, *, labels: bool = False) -> ImageSource:
     """Open an image; large TIFFs and zarr arrays are read only where they are asked for.
 
     Parameters
     ----------
     path : Path
         TIFF (any number of axes, OME and ImageJ metadata), PNG, JPEG or zarr (array or OME-Zarr).
+    labels : bool
+        Take the numbers of a PNG with a palette, not their colours.
 
     Raises
     ------
@@ -48,9 +54,9 @@ def read_image(path: Path) -> ImageSource:
     """
     check_path(path)
     suffix = path.suffix.lower()
-    reader = _read_tiff if suffix in TIFF else _read_pillow if suffix in PILLOW else _read_zarr
+    reader = _read_tiff if suffix in TIFF else _read_zarr
     try:
-        source = reader(path)
+        source = _read_pillow(path, palette=not labels) if suffix in PILLOW else reader(path)
     except InputError:
         raise
     except MemoryError as err:
@@ -81,6 +87,8 @@ def _read_tiff(path: Path) -> ImageSource:
     with tifffile.TiffFile(path) as tif:
         if not tif.series:
             raise InputError(f"'{path}' holds no image.", "Choose another file.")
+        if len(tif.series) > 1:
+            _LOG.warning("'%s' holds %d images of different kinds: the first is read.", path, len(tif.series))
         series = tif.series[0]
         axes, rgb = _tiff_axes(series.axes, series.shape)
         data = _tiff_data(path, series)
@@ -157,11 +165,11 @@ def _tiff_axes(letters: str, shape: tuple[int, ...]) -> tuple[str, bool]:
 # --- PNG, JPEG ------------------------------------------------------------------------------------
 
 
-def _read_pillow(path: Path) -> ImageSource:
+def _read_pillow(path: Path, *, palette: bool = True) -> ImageSource:
     from PIL import Image
 
     with Image.open(path) as image:
-        if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
+        if image.mode in ("PA", "CMYK", "YCbCr", "LAB", "HSV") or (image.mode == "P" and palette):
             image = image.convert("RGBA" if "transparency" in image.info else "RGB")  # type: ignore[assignment]
         data = np.asarray(image)
     if data.ndim == 3 and data.shape[-1] == 2:  # grey and alpha
@@ -245,25 +253,35 @@ def write_labels(path: Path, labels: npt.NDArray[np.int32], axes: str = "") -> N
 
 def write_tiff(path: Path, data: npt.NDArray[np.generic], axes: str = "YX") -> None:
     """Write a TIFF, zlib-compressed; ``axes`` may end with S (colours); errors: :func:`write_labels`."""
-    import tifffile
-
     with replacing(path) as part:
-        tifffile.imwrite(
-            part,
-            data,
-            photometric="rgb" if axes.endswith("S") else "minisblack",
-            compression="zlib",
-            metadata={"axes": axes},
-            ome=False,
-        )
+        save_tiff(part, data, axes)
 
 
 def write_png(path: Path, picture: npt.NDArray[np.uint8]) -> None:
     """Write a PNG, (H, W) or (H, W, 3 or 4) uint8.  Errors as for :func:`write_labels`."""
+    with replacing(path) as part:
+        save_png(part, picture)
+
+
+def save_tiff(part: Path, data: npt.NDArray[np.generic], axes: str = "YX") -> None:
+    """Write a TIFF to a path that :func:`replacing` gave: several files can then appear together."""
+    import tifffile
+
+    tifffile.imwrite(
+        part,
+        data,
+        photometric="rgb" if axes.endswith("S") else "minisblack",
+        compression="zlib",
+        metadata={"axes": axes},
+        ome=False,
+    )
+
+
+def save_png(part: Path, picture: npt.NDArray[np.uint8]) -> None:
+    """Write a PNG to a path that :func:`replacing` gave."""
     from PIL import Image
 
-    with replacing(path) as part:
-        Image.fromarray(picture).save(part, format="PNG")
+    Image.fromarray(picture).save(part, format="PNG")
 
 
 def _write_zarr(path: Path, data: npt.NDArray[np.generic], axes: str) -> None:
@@ -285,8 +303,10 @@ def _write_zarr(path: Path, data: npt.NDArray[np.generic], axes: str) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to; rename it to ``path`` on success.
 
-    On any failure the temporary file or folder is removed; an ``OSError`` becomes a ``StoreError``.
+    On any failure the temporary file or folder is removed, and the folders that were made for it; an
+    ``OSError`` becomes a ``StoreError``.
     """
+    made = [folder for folder in path.parents if not folder.exists()]
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         make_folder(path.parent)
@@ -305,6 +325,9 @@ def replacing(path: Path) -> Iterator[Path]:
         ) from err
     finally:
         _discard(part)
+        for folder in made:
+            with suppress(OSError):  # not empty: all went well, or others write there too
+                folder.rmdir()
 
 
 def make_folder(folder: Path) -> None:
@@ -346,6 +369,8 @@ def images_in(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+            continue
+        if path.is_dir() and path.suffix.lower() not in ZARR:
             continue
         if path.stem in found:
             raise InputError(

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from napari_attnseg.errors import CheckpointError, UnknownModelError
+from napari_attnseg.errors import CheckpointError, StoreError, UnknownModelError
 from napari_attnseg.records import SCHEMA_VERSION, ModelCard
 from napari_attnseg.registry import did_you_mean
 
+_AGAIN = "Copy the model folder again."
+_KINDS: dict[str, Any] = {
+    "name": str, "architecture": dict, "diameter": (int, float), "classes": tuple, "blocks": tuple,
+    "sha256": str, "training": dict, "metrics": dict,
+}  # fmt: skip
 _SHIPPED = Path(__file__).parents[1] / "nn" / "weights"
 
 
@@ -58,23 +63,27 @@ def read_card(path: Path) -> ModelCard:
     CheckpointError
         Not JSON, not a card, or of a newer schema.
     """
+    name = path.parent.name
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        version = raw["schema_version"]
+        version = int(raw["schema_version"])
     except (OSError, ValueError, KeyError, TypeError) as err:
-        raise CheckpointError(
-            f"The model card of '{path.parent.name}' cannot be read.", "Copy the model folder again."
-        ) from err
+        raise CheckpointError(f"The model card of '{name}' cannot be read.", _AGAIN) from err
     if version > SCHEMA_VERSION:
         raise CheckpointError(
-            f"The model '{path.parent.name}' was made by a newer version of napari-attnseg.", "Update it."
+            f"The model '{name}' was made by a newer version of napari-attnseg.", "Update it."
         )
     known = {f.name for f in fields(ModelCard)}
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items() if k in known}
     try:
-        return ModelCard(**values)
+        card = ModelCard(**values)
     except TypeError as err:
-        raise CheckpointError(f"The model card of '{path.parent.name}' is not complete.") from err
+        raise CheckpointError(f"The model card of '{name}' is not complete.", _AGAIN) from err
+    if odd := [key for key, kind in _KINDS.items() if not isinstance(getattr(card, key), kind)]:
+        raise CheckpointError(f"The model card of '{name}' has an odd value for '{odd[0]}'.", _AGAIN)
+    if not 0 < card.diameter < float("inf"):
+        raise CheckpointError(f"The model card of '{name}' has an odd value for 'diameter'.", _AGAIN)
+    return replace(card, id=name)  # a copied or renamed folder is found by its own name
 
 
 def _folders() -> dict[str, tuple[Path, bool]]:
@@ -112,3 +121,16 @@ def list_models() -> list[ModelCard]:
         except CheckpointError:
             continue  # one bad folder must not hide the others; find() says what is wrong
     return [card for _, _, card in sorted(cards, key=lambda c: c[:2])]
+
+
+def check_home() -> None:
+    """Raise ``StoreError`` where no model or run can be stored, before time is spent on one."""
+    for folder in (models_folder(), home()):
+        place = folder
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        if not place.is_dir() or not os.access(place, os.W_OK):
+            raise StoreError(
+                f"Nothing can be stored in '{folder}'.",
+                "Set NAPARI_ATTNSEG_HOME to a folder that can be written.",
+            )

@@ -1,0 +1,26 @@
+"""Cards in words; one that holds nonsense is left out, the others stay."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from napari_attnseg._napari import cards
+from napari_attnseg.records import ModelCard
+
+GOOD = ModelCard("good", "Good <model>", {}, 20.0, description="For nuclei.", blocks=("global1",))
+
+
+@pytest.mark.parametrize("wrong", [{"name": 5}, {"diameter": "big"}, {"classes": 3}, {"id": None}])
+def test_a_card_with_a_wrong_type_does_not_hide_the_others(monkeypatch, wrong):
+    bad = dataclasses.replace(GOOD, **wrong)
+    monkeypatch.setattr("napari_attnseg.store.models.list_models", lambda: [bad, GOOD])
+    assert cards.available() == [GOOD]
+
+
+def test_a_card_is_shown_as_plain_text():
+    page = cards.html(GOOD)
+    assert "Good &lt;model&gt;" in page
+    assert "objects of 20 px" in page
+    assert "global1" in page
