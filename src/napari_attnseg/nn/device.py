@@ -51,7 +51,8 @@ def describe(device: torch.device) -> str:
         return f"CUDA: {torch.cuda.get_device_name(device)}, {free / _GIB:.1f} of {total / _GIB:.1f} GiB free"
     if device.type == "mps":
         return f"Apple GPU (MPS), up to {torch.mps.recommended_max_memory() / _GIB:.1f} GiB"
-    return f"CPU, {torch.get_num_threads()} threads"
+    count = torch.get_num_threads()
+    return f"CPU, {count} thread{'s' if count > 1 else ''}"
 
 
 def fast_bf16() -> bool:
