@@ -1,0 +1,93 @@
+"""Write the screenshots of the documentation, in dark and light theme.
+
+Run it with a screen, or under ``xvfb-run -a -s "-screen 0 1600x1000x24"``:
+
+    python docs/images/make_screenshots.py [FOLDER]
+
+Everything is done through the panel's own buttons and real mouse events, then the window is grabbed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ["NAPARI_CONFIG"] = str(Path(tempfile.mkdtemp()) / "settings.yaml")  # the user's stay as they are
+
+import napari
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication, QWidget
+
+from napari_attnseg._qt.launch import open_dock
+from napari_attnseg.store.images import write_png
+
+HERE = Path(__file__).parent
+SAMPLES = {"dark": "fluorescence", "light": "tissue"}
+
+
+def wait(done, seconds: float = 300.0) -> None:
+    """Keep the window alive until ``done()``."""
+    end = time.monotonic() + seconds
+    while not done():
+        if time.monotonic() > end:
+            raise SystemExit("the window did not get there")
+        QApplication.processEvents()
+        time.sleep(0.01)
+
+
+def settle(seconds: float = 0.6) -> None:
+    """Let the window draw."""
+    end = time.monotonic() + seconds
+    wait(lambda: time.monotonic() > end)
+
+
+def press(dock: QWidget, name: str) -> None:
+    """Click a button of the dock with the mouse."""
+    QTest.mouseClick(dock.findChild(QWidget, name), Qt.MouseButton.LeftButton)
+
+
+def shoot(viewer: napari.Viewer, path: Path) -> None:
+    """Write a picture of the whole window."""
+    settle()
+    write_png(path, viewer.screenshot(canvas_only=False, flash=False))
+
+
+def theme_pictures(theme: str, folder: Path) -> None:
+    """Open a sample, run, look at attention; write one picture of each tab."""
+    napari.settings.get_settings().appearance.theme = theme
+    viewer = napari.Viewer()
+    viewer.window.resize(1400, 900)
+    viewer.open_sample("napari-attnseg", SAMPLES[theme])
+    dock = open_dock(viewer)
+    wait(lambda: dock.segment.run_button.isEnabled())
+    press(dock, "attnseg_run")
+    wait(lambda: not dock.jobs.busy)
+    viewer.reset_view()
+    viewer.layers[f"{dock.session.state.image.name} · attnseg labels"].contour = 2
+    shoot(viewer, folder / f"window-{theme}.png")
+    dock.tabs.setCurrentIndex(1)
+    settle()
+    every = dock.window().findChildren(QWidget)
+    canvas = next(w for w in every if "CanvasBackend" in type(w).__name__ and w.isVisible())
+    QTest.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=canvas.rect().center())
+    shoot(viewer, folder / f"attention-{theme}.png")
+    dock.tabs.setCurrentIndex(2)
+    shoot(viewer, folder / f"models-{theme}.png")
+    viewer.close()
+    settle()
+
+
+def main() -> None:
+    """Write all pictures."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
+    folder.mkdir(parents=True, exist_ok=True)
+    for theme in SAMPLES:
+        theme_pictures(theme, folder)
+
+
+if __name__ == "__main__":
+    main()
