@@ -26,7 +26,7 @@ from napari_attnseg._qt.launch import open_dock
 from napari_attnseg.store.images import write_png
 
 HERE = Path(__file__).parent
-SAMPLES = {"dark": "fluorescence", "light": "tissue"}
+SAMPLES = {"dark": "fluorescence", "light": "nuclear_stain"}
 
 
 def wait(done, seconds: float = 300.0) -> None:

@@ -24,3 +24,16 @@ def test_a_card_is_shown_as_plain_text():
     assert "Good &lt;model&gt;" in page
     assert "objects of 20 px" in page
     assert "global1" in page
+
+
+def test_data_and_scores_are_one_line_each():
+    training = {"data": [{"name": "dsb2018", "licence": "CC0"}, {"name": "own"}]}
+    metrics = {"val": [{"dataset": "dsb2018", "kind": "fluo", "ap50": 0.8169, "n": 70, "pq": 0.7}]}
+    rows = dict(cards.rows(dataclasses.replace(GOOD, training=training, metrics=metrics)))
+    assert rows["Learnt from"] == "dsb2018 (CC0)\nown (licence not stated)"
+    assert rows["Scores (AP@.5)"] == "0.82  dsb2018, fluo (70 images)"
+
+
+def test_other_metrics_are_shown_in_a_few_words():
+    rows = dict(cards.rows(dataclasses.replace(GOOD, metrics={"ap": 0.5})))
+    assert rows["Scores (AP@.5)"] == "ap: 0.5"

@@ -33,8 +33,8 @@ def rows(card: ModelCard) -> list[tuple[str, str]]:
         ("Works best at", f"objects of {card.diameter:.0f} px (others are resized)"),
         ("Classes", ", ".join(card.classes)),
         ("Attention blocks", ", ".join(card.blocks)),
-        ("Learnt from", _text(card.training.get("data", ""))),
-        ("Scores", _text(card.metrics)),
+        ("Learnt from", _data(card.training.get("data", ""))),
+        ("Scores (AP@.5)", _scores(card.metrics)),
         ("Tuned from", card.parent or ""),
         ("Licence", card.licence),
     ]
@@ -43,11 +43,27 @@ def rows(card: ModelCard) -> list[tuple[str, str]]:
 
 def html(card: ModelCard) -> str:
     """Return a card as a small table, for a tooltip or a page."""
+    cells = [(escape(what), escape(value).replace("\n", "<br>")) for what, value in rows(card)]
     lines = "".join(
-        f"<tr><td style='padding-right:8px'><b>{escape(what)}</b></td><td>{escape(value)}</td></tr>"
-        for what, value in rows(card)
+        f"<tr><td style='padding-right:8px'><b>{what}</b></td><td>{value}</td></tr>" for what, value in cells
     )
     return f"<p><b>{escape(card.name)}</b> ({escape(card.id)})</p><table>{lines}</table>"
+
+
+def _data(value: Any) -> str:
+    """Return one line per data set that states a name and a licence; anything else in a few words."""
+    if isinstance(value, (list, tuple)) and all(isinstance(v, dict) and "name" in v for v in value):
+        return "\n".join(f"{v['name']} ({v.get('licence', 'licence not stated')})" for v in value)
+    return _text(value)
+
+
+def _scores(metrics: Any) -> str:
+    """Return one line per measured set; anything but a table of them in a few words."""
+    table = metrics.get("val") if isinstance(metrics, dict) else None
+    wanted = {"dataset", "kind", "ap50", "n"}
+    if isinstance(table, (list, tuple)) and all(isinstance(r, dict) and wanted <= r.keys() for r in table):
+        return "\n".join(f"{r['ap50']:.2f}  {r['dataset']}, {r['kind']} ({r['n']} images)" for r in table)
+    return _text(metrics) if metrics else ""
 
 
 def _text(value: Any) -> str:
