@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_attnseg.core.attention import AttentionTape
+    from napari_attnseg.params import TrainParams
     from napari_attnseg.records import DenseMaps, ModelCard, Normalisation, Sample, TrainStep
 
 
@@ -94,32 +95,16 @@ def load_engine(name: str = "base", device: str = "auto") -> Engine:
 
 
 def train_model(
-    samples: Sequence[Sample],
-    *,
-    name: str,
-    start: str = "base",
-    steps: int | None = None,
-    minutes: float | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    resume: bool = False,
-    started: float | None = None,
+    samples: Sequence[Sample], params: TrainParams, *, started: float | None = None
 ) -> Iterator[TrainStep]:
-    """Train a model on samples and store it under ``name``; yields after every step.
+    """Train a model on samples and store it under ``params.name``; yields after every step.
 
     Parameters
     ----------
     samples : sequence of Sample
-    name : str
-        Id of the new model.
-    start : str
-        "scratch", or the model to start from.
-    steps, minutes : int or None, float or None
-        Length of the run: one of them.
-    resume : bool
-        Go on from the checkpoint of an interrupted run of that name.
+    params : TrainParams
     started : float or None
-        ``time.monotonic()`` from which ``minutes`` count; now when None.
+        ``time.monotonic()`` from which ``params.minutes`` count; now when None.
 
     Raises
     ------
@@ -127,26 +112,18 @@ def train_model(
         Nothing to learn from.
     StoreError
         The name is taken, or the disk is full.
+    CheckpointError
+        The run to resume was another one.
     NumericalError
         The loss stopped being finite.
     """
     from napari_attnseg.store import models
 
-    parent = None if start == "scratch" else models.find(start)
+    parent = None if params.start == "scratch" else models.find(params.start)
     _nn()
     from napari_attnseg.nn.finetune import train_and_store
 
-    return train_and_store(
-        samples,
-        name=name,
-        parent=parent,
-        steps=steps,
-        minutes=minutes,
-        seed=seed,
-        device=device,
-        resume=resume,
-        started=started,
-    )
+    return train_and_store(samples, params, parent, started)
 
 
 def devices() -> list[str]:

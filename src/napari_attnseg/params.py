@@ -100,3 +100,26 @@ class SegmentParams(ReadoutParams):
     compactness: float = Field(
         10.0, gt=0.0, le=1000.0, title="Compactness", description="SLIC: higher gives squarer superpixels."
     )
+
+
+class TrainParams(BaseModel):
+    """Everything that decides a training run but the images."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(title="Name", description="Name of the new model.")
+    start: str = Field("base", title="Start from", description="'scratch', or the model to start from.")
+    steps: int | None = Field(
+        None,
+        ge=1,
+        title="Steps",
+        description="Length of the run; the same seed gives the same weights on a CPU.",
+    )
+    minutes: float | None = Field(
+        None, gt=0.0, title="Minutes", description="Length in wall time, reading and start-up included."
+    )
+    seed: int = Field(0, ge=0, title="Seed", description="Of all random choices.")
+    device: Device = Field("auto", title="Device", description="Where the network learns.")
+    resume: bool = Field(
+        False, title="Resume", description="Go on from the checkpoint of an interrupted run of that name."
+    )

@@ -300,8 +300,8 @@ def pairs(tmp_path):
 def test_train_reports_lines_and_one_object(pairs, capsys, monkeypatch):
     given = {}
 
-    def train_model(samples, **options):
-        given.update(options)
+    def train_model(samples, params, started=None):
+        given.update(params.model_dump())
         yield from (TrainStep(step, 2, 1.0 / step, 0.1) for step in (1, 2))
 
     monkeypatch.setattr("napari_attnseg.engine.train_model", train_model)

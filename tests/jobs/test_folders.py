@@ -12,6 +12,7 @@ from napari_attnseg.errors import InputError, TrainingDataError, UnknownModelErr
 from napari_attnseg.jobs import train
 from napari_attnseg.jobs.evaluate import evaluate_folders
 from napari_attnseg.jobs.progress import drive
+from napari_attnseg.params import TrainParams
 from napari_attnseg.records import Progress, TrainStep
 from napari_attnseg.store.images import write_labels, write_png, write_tiff
 from tests.fakes import blobs
@@ -100,8 +101,8 @@ def trained(monkeypatch):
     """Stands in for the network's training; keeps what it was given."""
     given = {}
 
-    def train_model(samples, **options):
-        given.update(options, samples=list(samples))
+    def train_model(samples, params, started=None):
+        given.update(params.model_dump(), samples=list(samples), started=started)
         for step in range(1, 4):
             yield TrainStep(step, 3, 1 / step, 0.1)
 
@@ -111,7 +112,9 @@ def trained(monkeypatch):
 
 def test_training_pairs_by_stem_and_reads_planes(data, trained):
     seen = []
-    planes = drive(train.train_folders(*data, name="mine", start="scratch", steps=3, seed=5), seen.append)
+    planes = drive(
+        train.train_folders(*data, TrainParams(name="mine", start="scratch", steps=3, seed=5)), seen.append
+    )
     assert planes == 4
     assert [type(s) for s in seen] == [Progress] * 3 + [TrainStep] * 3
     assert trained["seed"] == 5
@@ -148,7 +151,7 @@ def test_training_data_that_cannot_teach(data, trained, fault):
     elif fault == "float":
         write_tiff(labels / "a.tif", np.full((96, 128), 0.5))
     with pytest.raises(TrainingDataError, match=words) as caught:
-        drive(train.train_folders(images, labels, name="mine", start="scratch", steps=3))
+        drive(train.train_folders(images, labels, TrainParams(name="mine", start="scratch", steps=3)))
     assert caught.value.hint
     assert not trained
 
@@ -156,19 +159,19 @@ def test_training_data_that_cannot_teach(data, trained, fault):
 def test_an_unknown_start_is_said_before_anything_is_read(data, trained):
     seen = []
     with pytest.raises(UnknownModelError):
-        drive(train.train_folders(*data, name="mine", start="nuclei-7", steps=3), seen.append)
+        drive(train.train_folders(*data, TrainParams(name="mine", start="nuclei-7", steps=3)), seen.append)
     assert not seen
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "scratch", "dot.", "a b", "x" * 65])
 def test_names_that_are_no_folder(data, trained, name):
     with pytest.raises(InputError, match="cannot be named"):
-        drive(train.train_folders(*data, name=name, start="scratch", steps=3))
+        drive(train.train_folders(*data, TrainParams(name=name, start="scratch", steps=3)))
     assert not trained
 
 
 def test_minutes_count_from_the_start_of_reading(data, trained):
     before = time.monotonic()
-    drive(train.train_folders(*data, name="mine-2.b_c", start="scratch", minutes=1.5))
+    drive(train.train_folders(*data, TrainParams(name="mine-2.b_c", start="scratch", minutes=1.5)))
     assert trained["minutes"] == 1.5
     assert before <= trained["started"] <= time.monotonic()

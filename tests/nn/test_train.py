@@ -14,6 +14,7 @@ from napari_attnseg.nn.augment import choose_scale, crop, make_batch, prepare
 from napari_attnseg.nn.finetune import train_and_store
 from napari_attnseg.nn.model import AttnSegNet
 from napari_attnseg.nn.train import Recipe, train_steps
+from napari_attnseg.params import TrainParams
 from napari_attnseg.records import Sample
 from napari_attnseg.store import models
 
@@ -135,14 +136,14 @@ def test_same_seed_same_weights_also_across_a_resume(tmp_path) -> None:
 
 
 def test_an_interrupted_run_keeps_every_step(home) -> None:
-    options = {"parent": None, "steps": 4, "minutes": None, "device": "cpu"}
-    run = train_and_store([sample()], name="mine", seed=3, resume=False, **options)
+    first = TrainParams(name="mine", start="scratch", steps=4, seed=3, device="cpu")
+    run = train_and_store([sample()], first, None)
     assert [next(run).step for _ in range(3)] == [1, 2, 3]
     run.close()
     assert (home / "runs" / "mine" / "last.safetensors").exists()
     with pytest.raises(CheckpointError, match="another seed: 3, not 4"):
-        next(train_and_store([sample()], name="mine", seed=4, resume=True, **options))
-    rest = list(train_and_store([sample()], name="mine", seed=3, resume=True, **options))
+        next(train_and_store([sample()], first.model_copy(update={"seed": 4, "resume": True}), None))
+    rest = list(train_and_store([sample()], first.model_copy(update={"resume": True}), None))
     assert [s.step for s in rest] == [4]
 
 
@@ -167,9 +168,9 @@ def test_no_image_is_an_error() -> None:
         next(train_steps(small(), [], RECIPE, device="cpu"))
 
 
-def run_training(name: str, **changes):
-    options = {"parent": None, "steps": 2, "minutes": None, "seed": 0, "device": "cpu", "resume": False}
-    return list(train_and_store([sample()], name=name, **{**options, **changes}))
+def run_training(name: str, parent=None, steps: int = 2):
+    params = TrainParams(name=name, start="scratch", steps=steps, device="cpu")
+    return list(train_and_store([sample()], params, parent))
 
 
 def test_a_trained_model_is_stored_with_its_card(home) -> None:
@@ -191,7 +192,7 @@ def test_training_from_a_parent_starts_from_its_weights(home) -> None:
 
 def test_labels_without_objects_are_refused(home) -> None:
     empty = Sample(np.zeros((1, 32, 32), np.float32), np.zeros((32, 32), np.int32), np.ones((32, 32), bool))
-    options = {"parent": None, "steps": 1, "minutes": None, "seed": 0, "device": "cpu", "resume": False}
+    params = TrainParams(name="x", start="scratch", steps=1, device="cpu")
     with pytest.raises(TrainingDataError, match="no object"):
-        next(train_and_store([empty], name="x", **options))
+        next(train_and_store([empty], params, None))
     assert not (home / "models").exists()

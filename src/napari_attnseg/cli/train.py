@@ -9,7 +9,7 @@ import click
 
 from napari_attnseg.cli.common import FILE, json_option, progress_bar, report, say
 from napari_attnseg.errors import InputError
-from napari_attnseg.params import Device
+from napari_attnseg.params import Device, TrainParams
 from napari_attnseg.records import Progress, TrainStep
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def _run_training(*, as_json: bool, **values: Any) -> tuple[int, TrainStep | Non
     from napari_attnseg.jobs.progress import drive
     from napari_attnseg.jobs.train import train_folders
 
-    job: Generator[Progress | TrainStep, None, int] = train_folders(**values)
+    images, labels = values.pop("images"), values.pop("labels")
+    job: Generator[Progress | TrainStep, None, int] = train_folders(images, labels, TrainParams(**values))
     last: TrainStep | None = None
     with progress_bar() as show:
         line: Callable[[TrainStep], None] = _json_line if as_json else lambda step: show(_as_progress(step))

@@ -24,18 +24,11 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_attnseg.params import TrainParams
+
 
 def train_folders(
-    images: Path,
-    labels: Path,
-    *,
-    name: str,
-    start: str = "base",
-    steps: int | None = None,
-    minutes: float | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    resume: bool = False,
+    images: Path, labels: Path, params: TrainParams
 ) -> Generator[Progress | TrainStep, None, int]:
     """Train a model on a folder of images and a folder of labels; every pixel is taken as known.
 
@@ -43,12 +36,8 @@ def train_folders(
     ----------
     images, labels : Path
         Paired by file stem, whatever the type; images without labels are left out.
-    name : str
-        Of the new model.
-    start : str
-        "scratch", or the model to start from.
-    steps, minutes : int or None, float or None
-        Length of the run: one of them.  Minutes are wall time, reading and start-up included.
+    params : TrainParams
+        Name, start, length (minutes count reading and start-up), seed, device, resume.
 
     Yields
     ------
@@ -70,10 +59,10 @@ def train_folders(
         The name is taken, or the result could not be stored.
     """
     started = time.monotonic()
-    check_name(name)
+    check_name(params.name)
     models.check_home()
-    if start != "scratch":
-        models.find(start)  # an unknown name is said before the images are read
+    if params.start != "scratch":
+        models.find(params.start)  # an unknown name is said before the images are read
     samples: list[Sample] = []
     pairs = pair_by_stem(images, labels)
     for number, (image, label) in enumerate(pairs):
@@ -81,17 +70,7 @@ def train_folders(
         samples.extend(read_samples(image, label))
     if not any(s.labels.any() for s in samples):
         raise TrainingDataError(f"The labels in '{labels}' hold no object.", "Draw some objects first.")
-    yield from door.train_model(
-        samples,
-        name=name,
-        start=start,
-        steps=steps,
-        minutes=minutes,
-        seed=seed,
-        device=device,
-        resume=resume,
-        started=started,
-    )
+    yield from door.train_model(samples, params, started=started)
     return len(samples)
 
 

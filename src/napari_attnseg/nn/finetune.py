@@ -21,6 +21,7 @@ from napari_attnseg.store import models
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from napari_attnseg.params import TrainParams
     from napari_attnseg.records import Sample, TrainStep
     from napari_attnseg.store.models import StoredModel
 
@@ -30,18 +31,13 @@ _TUNING_RATE = 3e-4
 
 def train_and_store(
     samples: Sequence[Sample],
-    *,
-    name: str,
+    params: TrainParams,
     parent: StoredModel | None,
-    steps: int | None,
-    minutes: float | None,
-    seed: int,
-    device: str,
-    resume: bool,
     started: float | None = None,
 ) -> Iterator[TrainStep]:
     """See :func:`napari_attnseg.engine.train_model`; the checkpoint lies in the runs folder until the end."""
     started = time.monotonic() if started is None else started
+    name, seed = params.name, params.seed
     target = models.models_folder() / name
     if target.exists() or name in {card.id for card in models.list_models()}:
         raise StoreError(f"A model named '{name}' exists already.", "Choose another name.")
@@ -55,12 +51,12 @@ def train_and_store(
     sizes = torch.cat([i.diameter[i.diameter > 0] for i in items])
     canonical = parent.card.diameter if parent else float(np.clip(float(sizes.median()), 12.0, 48.0))
     recipe = Recipe(
-        steps=steps,
-        minutes=minutes,
+        steps=params.steps,
+        minutes=params.minutes,
         seed=seed,
         canonical=canonical,
         lr=_TUNING_RATE if parent else 2e-3,
-        warmup=min(50 if parent else 200, max(1, (steps or 10_000) // 10)),
+        warmup=min(50 if parent else 200, max(1, (params.steps or 10_000) // 10)),
     )
     run = models.home() / "runs" / name
     last = None
@@ -68,9 +64,9 @@ def train_and_store(
         model,
         items,
         recipe,
-        device=device,
+        device=params.device,
         checkpoint=run / "last.safetensors",
-        resume=resume,
+        resume=params.resume,
         started=started,
         identity={"seed": seed, "parent": parent.card.id if parent else "scratch", "images": len(items)},
     )
