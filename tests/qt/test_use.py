@@ -168,3 +168,19 @@ def test_too_little_memory_is_said_in_words(open_dock, qtbot, engine, monkeypatc
     engine.maps = fail
     run(qtbot, dock)
     assert "not enough memory (Unable to allocate 46.9 GiB)" in dock.segment.error_line.text()
+
+
+def test_a_live_change_belongs_to_its_run_and_another_run_does_not(open_dock, qtbot):
+    from napari_attnseg._qt.attention_panel import _same_run
+
+    viewer, dock = open_dock()
+    viewer.add_image(blobs()[0], name="im")
+    run(qtbot, dock)
+    first = dock.session.state.run
+    dock.segment.readout.form.widgets["min_size"].value = 40
+    qtbot.waitUntil(lambda: dock.session.state.run.params.min_size == 40)
+    changed = dock.session.state.run
+    assert _same_run(changed, first)
+    assert changed.segmentation.seconds == first.segmentation.seconds  # of the run, not of the change
+    run(qtbot, dock)
+    assert not _same_run(dock.session.state.run, changed)

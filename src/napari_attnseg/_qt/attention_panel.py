@@ -160,7 +160,7 @@ class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
     def _on_tape(self, run: Run, plane: PlaneKey, pixel: tuple[int, int] | None, tape: AttentionTape) -> None:
         current = self._session.state.run_of(run.image)
-        if current is None or current.segmentation.seconds != run.segmentation.seconds:
+        if current is None or not _same_run(current, run):
             return  # the image is gone, or was run again
         self._pixel = pixel
         self._session.change_run(current, tape=tape, plane=plane)
@@ -285,6 +285,11 @@ class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self.ask(world)
         elif plain and moved <= 3:
             set_note(self.hint, "A tool of the selected layer takes the click: choose pan/zoom first.")
+
+
+def _same_run(now: Run, then: Run) -> bool:
+    """Tell whether two states are of one run: live changes write into its layer, a new run makes its own."""
+    return now.shown.layer is then.shown.layer
 
 
 def _has_attention(run: Run | None) -> bool:

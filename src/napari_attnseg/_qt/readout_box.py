@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -180,7 +181,8 @@ class ReadoutBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
 def _read(run: Run, params: SegmentParams) -> Segmentation:
     assert run.encoded is not None
-    return assemble(run.encoded, run.source, params, run.segmentation.seconds)
+    result = assemble(run.encoded, run.source, params)
+    return replace(result, seconds=run.segmentation.seconds)  # of the run, not of its latest change
 
 
 def _read_job(run: Run, params: SegmentParams) -> Generator[Progress, None, Segmentation]:

@@ -1,4 +1,4 @@
-"""Intensity scaling: percentiles of a plane to about 0..1, and its inverse."""
+"""Intensity scaling: percentiles of a plane to about 0..1."""
 
 from __future__ import annotations
 
@@ -92,12 +92,3 @@ def _is_wide(dtype: np.dtype[Any]) -> bool:
 def _fits(span: npt.NDArray[np.float64]) -> bool:
     """Tell whether float32 can divide by ``span``."""
     return bool(np.all((span > 1e-30) & (span < 1e30)))
-
-
-def invert(scaled: npt.NDArray[np.float32], norm: Normalisation) -> npt.NDArray[np.float32]:
-    """Undo :func:`apply` (exact but for what was clipped)."""
-    low = np.asarray(norm.low, dtype=np.float32)
-    span = np.asarray(norm.high, dtype=np.float32) - low
-    if scaled.ndim == 2:
-        low, span = low[0], span[0]
-    return scaled * span + low

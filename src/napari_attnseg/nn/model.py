@@ -174,12 +174,17 @@ class ArticleNet(nn.Module):
     """The small network by which attention segmentation is often taught: the baseline of the ablation.
 
     Two 3 x 3 convolutions to 128 channels, one attention block, two 3 x 3 convolutions to the maps, all at
-    the resolution of ``stride``; the heads are those of the big network.
+    stride 2, which keeps it affordable on a processor (receptive field without attention: 18 pixels); the
+    heads are those of the big network.
 
     Parameters
     ----------
-    stride : int
-        2 keeps it affordable on a processor; the receptive field without attention is 18 pixels.
+    width : int
+        Channels at the attention block, a multiple of 32.
+    classes : int
+        Foreground classes.
+    context : {"gate", "local", "global"}
+        The attention block.
     """
 
     def __init__(self, width: int = 128, classes: int = 1, context: str = "gate") -> None:
