@@ -17,11 +17,12 @@ DATA = "NAPARI_ATTNSEG_DATA"
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_folders(tmp_path_factory: pytest.TempPathFactory):
-    """Keep models, runs, caches and napari's settings of the tests (and of their children) apart."""
+    """Keep models, runs, caches and napari's settings of the tests (and of their children) apart; float32."""
     folder = tmp_path_factory.mktemp("home")
     mine = {
         "NAPARI_ATTNSEG_HOME": str(folder / "attnseg"),
         "NAPARI_CONFIG": str(folder / "napari" / "settings.yaml"),
+        "NAPARI_ATTNSEG_PRECISION": "float32",  # the same numbers on every processor
     }
     before = {name: os.environ.get(name) for name in mine}
     os.environ.update(mine)

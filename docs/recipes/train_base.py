@@ -5,6 +5,7 @@ kind, n_objects; paths relative to the folder):
 
     python docs/recipes/train_base.py --data DIR/train --work WORKDIR --minutes 100 --seed 0
     python docs/recipes/train_base.py --data DIR/train --work WORKDIR --minutes 100 --seed 0 --resume
+    python docs/recipes/train_base.py --data DIR/train --work WORKDIR --minutes 120 --seed 1 --start base
 
 Only rows of task ``instance`` are used; each kind gets a fixed share of the crops, and a share of the
 steps trains on scenes of the generator in ``napari_attnseg.core.synth``.  The result is a model folder
@@ -28,18 +29,19 @@ from skimage.io import imread
 from napari_attnseg import __version__
 from napari_attnseg.core import normalize, synth
 from napari_attnseg.nn.augment import Prepared, prepare
-from napari_attnseg.nn.checkpoint import save_model
+from napari_attnseg.nn.checkpoint import read_tensors, save_model
 from napari_attnseg.nn.model import build_model
 from napari_attnseg.nn.train import Recipe, train_steps
 from napari_attnseg.records import ModelCard, Sample
+from napari_attnseg.store.models import find, read_card
 
 # share of the crops by kind: common kinds are held down, rare ones lifted
 SHARES = {
-    "fluo": 0.48,
-    "rgb_purple_on_white": 0.22,
-    "rgb_tissue": 0.05,
+    "fluo": 0.45,
+    "rgb_purple_on_white": 0.19,
+    "rgb_tissue": 0.07,
     "brightfield_gray": 0.08,
-    "phase_contrast": 0.15,
+    "phase_contrast": 0.19,
     "EM_chloroplast": 0.02,
 }
 HELD_OUT = 20  # every 20th image of a kind is kept for calibration and never trained on
@@ -88,6 +90,31 @@ def scene(rng: np.random.Generator) -> Prepared:
     return prepare(to_sample(image, labels))
 
 
+def go_on(model: torch.nn.Module, start: str) -> list[dict[str, Any]]:
+    """Take over the weights that fit by name and shape; return the training segments behind them.
+
+    A network with fewer global blocks takes the last one of the other.
+    """
+    folder = Path(start)
+    card = read_card(folder / "card.json") if folder.is_dir() else find(start).card
+    weights = folder / "weights.safetensors" if folder.is_dir() else find(start).weights
+    tensors, _ = read_tensors(weights, card.sha256)
+    last = max((n.split(".")[1] for n in tensors if n.startswith("context.global")), default="")
+    mine = model.state_dict()
+    wanted = max((n.split(".")[1] for n in mine if n.startswith("context.global")), default="")
+    if last != wanted:
+        tensors |= {n.replace(last, wanted): t for n, t in tensors.items() if last and last in n}
+    fitting = {n: t for n, t in tensors.items() if n in mine and mine[n].shape == t.shape}
+    if card.architecture.get("local_in", "decoder") != getattr(model, "local_in", "decoder"):
+        fitting = {n: t for n, t in fitting.items() if ".local8." not in n}  # it stands elsewhere now
+    model.load_state_dict(fitting, strict=False)
+    print(f"{len(fitting)} of {len(mine)} tensors taken from '{start}'", file=sys.stderr)
+    training = dict(card.training)
+    before = training.pop("segments_before", [])
+    kept = ("version", "seed", "steps", "crops", "hours", "rate", "finished")
+    return [*before, {k: training[k] for k in kept if k in training}]
+
+
 def main() -> None:
     """Train, checkpoint, save."""
     parser = argparse.ArgumentParser(
@@ -101,6 +128,12 @@ def main() -> None:
     parser.add_argument("--context", default="local+global")
     parser.add_argument("--architecture", default="attnseg", choices=["attnseg", "article"])
     parser.add_argument("--generated", type=float, default=0.4, help="share of steps with generated scenes")
+    parser.add_argument("--start", help="a model to go on from, with a new warm-up: a name or a folder")
+    parser.add_argument("--rate", type=float, default=2e-3, help="learning rate after the warm-up")
+    parser.add_argument("--attention", type=float, default=0.1, help="weight of the attention heads' loss")
+    parser.add_argument(
+        "--calm", type=float, default=0.15, help="last share of the run with calm intensities"
+    )
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
 
@@ -109,7 +142,15 @@ def main() -> None:
     model = build_model(args.architecture, **options)
     items, weights, held = load(args.data)
     print(f"{len(items)} images, {len(held)} held out", file=sys.stderr)
-    recipe = Recipe(steps=args.steps, minutes=args.minutes, seed=args.seed)
+    before = go_on(model, args.start) if args.start else []
+    recipe = Recipe(
+        steps=args.steps,
+        minutes=args.minutes,
+        seed=args.seed,
+        lr=args.rate,
+        calm=args.calm,
+        attention=args.attention,
+    )
     args.work.mkdir(parents=True, exist_ok=True)
     log = (args.work / "progress.jsonl").open("a")
     run = train_steps(
@@ -149,8 +190,12 @@ def main() -> None:
             "steps": last.step,
             "hours": round(last.seconds / 3600, 2),
             "crops": last.step * recipe.batch,
+            "rate": args.rate,
             "generated_share": args.generated,
+            "attention_loss": args.attention,
+            "calm_share": args.calm,
             "shares": SHARES,
+            "segments_before": before,
             "images": len(items),
             "held_out": len(held),
             "finished": time.strftime("%Y-%m-%d"),

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from napari_attnseg.core import normalize
+from napari_attnseg.core.synth import fluorescence
 from napari_attnseg.engine import Engine, load_engine
 from napari_attnseg.errors import (
     CheckpointError,
@@ -136,7 +137,7 @@ def test_a_tile_is_resized_as_the_whole_is(zoom: float) -> None:
 def test_tape_names_its_blocks_and_rows_sum_to_one(engine: TorchEngine) -> None:
     image = np.random.default_rng(0).random((50, 70))
     tape = engine.tape(image, origin=(100, 10))
-    assert list(tape.blocks) == ["local8", "global16a", "readout"]
+    assert list(tape.blocks) == ["global16a", "local8", "readout"]
     row = tape.row("global16a", (120, 30), 0)
     assert row.weights.shape == (4, 5)
     assert row.weights.sum() + row.register_share == pytest.approx(1, abs=1e-3)
@@ -152,7 +153,7 @@ def test_tape_names_its_blocks_and_rows_sum_to_one(engine: TorchEngine) -> None:
 def test_save_and_load_are_bit_equal(engine: TorchEngine, home) -> None:
     image = np.random.default_rng(0).random((40, 40))
     card = engine.save(home / "models" / "tiny")
-    assert card.blocks == ("local8", "global16a", "readout")
+    assert card.blocks == ("global16a", "local8", "readout")
     again = load_engine("tiny", "cpu")
     np.testing.assert_array_equal(engine.maps(image).foreground, again.maps(image).foreground)
     with pytest.raises(StoreError, match="exists already"):
@@ -246,22 +247,47 @@ def test_cuda_is_described_with_its_memory(monkeypatch) -> None:
 @pytest.mark.parametrize(("bf16", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
 def test_cuda_autocasts_to_what_it_has(monkeypatch, bf16: bool, dtype: torch.dtype) -> None:
     asked = []
+    monkeypatch.setenv("NAPARI_ATTNSEG_PRECISION", "auto")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
     monkeypatch.setattr(torch, "autocast", lambda *a: asked.append(a))
     devices.autocast(torch.device("cuda"))
     assert asked == [("cuda", dtype)]
 
 
-def test_a_processor_autocasts_only_for_training_and_only_with_fast_bf16(monkeypatch) -> None:
+def test_a_processor_autocasts_only_with_fast_bf16_and_where_it_is_wanted(monkeypatch) -> None:
     asked = []
     monkeypatch.setattr(torch, "autocast", lambda *a: asked.append(a))
     monkeypatch.setattr(devices, "fast_bf16", lambda: False)
+    monkeypatch.setenv("NAPARI_ATTNSEG_PRECISION", "auto")
+    devices.autocast(CPU)
     devices.autocast(CPU, training=True)
     monkeypatch.setattr(devices, "fast_bf16", lambda: True)
+    monkeypatch.setenv("NAPARI_ATTNSEG_PRECISION", "float32")
     devices.autocast(CPU)
     assert asked == []
+    monkeypatch.delenv("NAPARI_ATTNSEG_PRECISION")
+    devices.autocast(CPU)
     devices.autocast(CPU, training=True)
-    assert asked == [("cpu", torch.bfloat16)]
+    assert asked == [("cpu", torch.bfloat16)] * 2
+    assert devices.describe(CPU).endswith("bfloat16")
+    monkeypatch.setenv("NAPARI_ATTNSEG_PRECISION", "float8")
+    with pytest.raises(EngineUnavailableError, match="'float8' is not known"):
+        devices.autocast(CPU)
+
+
+def test_bf16_changes_little(monkeypatch) -> None:
+    image, labels = fluorescence((96, 96), 1, diameter=20.0)
+    engine = load_engine("base", "cpu")
+    exact = engine.maps(image)
+    monkeypatch.setenv("NAPARI_ATTNSEG_PRECISION", "auto")
+    monkeypatch.setattr(devices, "fast_bf16", lambda: True)
+    rough = engine.maps(image)
+    assert rough.foreground.dtype == np.float32
+    differ = np.abs(rough.foreground - exact.foreground)
+    assert 0 < differ.mean() < 0.01
+    assert ((rough.foreground > 0.5) != (exact.foreground > 0.5)).mean() < 0.01
+    miss = np.hypot(*(rough.offset - exact.offset))[labels > 0]
+    assert np.median(miss) < 0.5  # pixels
 
 
 @pytest.mark.parametrize("failures", range(6))

@@ -8,11 +8,13 @@ import torch
 
 from napari_attnseg.core.synth import fluorescence
 from napari_attnseg.errors import ModelError
+from napari_attnseg.nn.attention import Kept
 from napari_attnseg.nn.augment import prepare
-from napari_attnseg.nn.losses import dense_loss
+from napari_attnseg.nn.engine import TorchEngine, _input
+from napari_attnseg.nn.losses import _rows, attention_loss, dense_loss
 from napari_attnseg.nn.model import CONTEXTS, ArticleNet, AttnSegNet, build_model, count_parameters, fold
 from napari_attnseg.nn.train import Recipe, train_steps
-from napari_attnseg.records import Sample
+from napari_attnseg.records import ModelCard, Sample
 
 SMALL = (32, 32, 32, 32)
 
@@ -94,6 +96,70 @@ def test_empty_and_unknown_targets_give_a_finite_loss() -> None:
     assert loss < 1.01  # nothing known: only the Dice of two empty sets may remain
 
 
+@pytest.mark.parametrize("place", ["encoder", "decoder"])
+def test_blocks_are_named_in_network_order(place: str) -> None:
+    model = AttnSegNet(widths=SMALL, depth=2, local_in=place).eval()
+    tape: dict[str, object] = {}
+    model(torch.randn(1, 3, 32, 32), tape)
+    order = ["global16a", "global16b"]
+    wanted = ["local8", *order] if place == "encoder" else [*order, "local8"]
+    assert list(model.blocks) == list(tape) == wanted
+    with pytest.raises(ModelError, match="local_in must be"):
+        build_model("attnseg", local_in="stem")
+
+
+def _kept(kind: str, q: torch.Tensor, k: torch.Tensor, shape: tuple[int, int], window: int | None) -> Kept:
+    heads, width = q.shape[1], q.shape[-1]
+    return Kept(kind, q, k, torch.zeros(heads, 1, width), 1.0, shape, window)
+
+
+def test_attention_loss_by_hand() -> None:
+    """Four positions in a row, objects 1 1 2 and ground; all logits 0: each weight is 1 / 5."""
+    labels = torch.tensor([1, 1, 2, 0]).view(1, 1, 1, 4)
+    known = torch.ones_like(labels, dtype=torch.bool)
+    zero = torch.zeros(1, 2, 4, 8)
+    loss = attention_loss({"g": _kept("global", zero, zero, (1, 4), None)}, labels, known)
+    same = np.log(0.2 / 0.8)  # positions 0 and 1 see one partner each; 2 has none
+    either = (np.log(0.4 / 0.8) * 3) / 3  # each of the three object positions sees two others
+    assert float(loss) == pytest.approx(-(same + either) / 2, abs=1e-3)
+    near = attention_loss({"l": _kept("local", zero, zero, (1, 4), 1)}, labels, known)
+    first, second = np.log((1 / 3) / (2 / 3)), np.log((1 / 4) / (3 / 4))  # 2 and 3 in the window, 1 register
+    assert float(near) == pytest.approx(-(first + second) / 2, abs=1e-3)
+    nothing = attention_loss({"g": _kept("global", zero, zero, (1, 4), None)}, labels, ~known)
+    assert float(nothing) == 0.0
+
+
+def test_attention_loss_follows_the_attention() -> None:
+    """Keys that differ by object, queries equal to them: sharper queries lower the loss."""
+    labels = torch.tensor([1, 1, 2, 2]).view(1, 1, 1, 4)
+    keys = torch.eye(2)[torch.tensor([0, 0, 1, 1])].expand(1, 1, 4, 2)
+    known = torch.ones_like(labels, dtype=torch.bool)
+    values = [
+        float(attention_loss({"l": _kept("local", s * keys, keys, (1, 4), 3)}, labels, known))
+        for s in (0.0, 2.0, 8.0)
+    ]
+    assert values[0] > values[1] > values[2]
+    assert values[2] < 0.1
+
+
+def test_rows_of_the_loss_are_those_of_the_network() -> None:
+    torch.manual_seed(0)
+    model = AttnSegNet(widths=SMALL).eval()
+    engine = TorchEngine(ModelCard("t", "t", {"widths": SMALL}), model, torch.device("cpu"))
+    image = fluorescence((64, 80), 0)[0]
+    tape = engine.tape(image)
+    kept: dict[str, Kept] = {}
+    engine._model(_input(image, 1.0, None), kept)
+    for name, block in kept.items():
+        rows = _rows(block, 0)[0]
+        gh, gw = block.shape
+        weights = tape.row(name, (33, 41), 0).weights
+        token = tape.blocks[name].grid.token_of((33, 41))
+        np.testing.assert_allclose(
+            rows[token[0] * gw + token[1], : gh * gw].reshape(gh, gw).detach(), weights, atol=2e-3
+        )
+
+
 @pytest.mark.parametrize("architecture", ["attnseg", "article"])
 def test_learns_one_image(architecture: str) -> None:
     image, labels = fluorescence((96, 96), 3, diameter=20.0)
@@ -102,7 +168,9 @@ def test_learns_one_image(architecture: str) -> None:
     torch.manual_seed(0)
     options = {"widths": SMALL} if architecture == "attnseg" else {"width": 32}
     model = build_model(architecture, **options)
-    recipe = Recipe(steps=80, batch=4, size=64, warmup=5, lr=5e-3, canonical=20.0, seed=1)
+    recipe = Recipe(
+        steps=80, batch=4, size=64, warmup=5, lr=5e-3, canonical=20.0, seed=1, attention=0.1, calm=0.2
+    )
     steps = list(train_steps(model, [item], recipe, device="cpu"))
     first, last = steps[:15], steps[-15:]
     for name in ("foreground", "offset"):

@@ -176,7 +176,7 @@ def run_training(name: str, parent=None, steps: int = 2):
 def test_a_trained_model_is_stored_with_its_card(home) -> None:
     run_training("mine")
     stored = models.find("mine")
-    assert stored.card.blocks == ("local8", "global16a", "global16b", "readout")
+    assert stored.card.blocks == ("global16a", "local8", "readout")
     assert stored.card.training["steps"] == 2
     assert not list((home / "models").glob(".*"))
     assert not (home / "runs" / "mine").exists()

@@ -119,16 +119,14 @@ def _vote_map(
 
 def _peaks(votes: Floats, size: Floats, split: float) -> Floats:
     """Return the local maxima of the votes, without those near a higher one, (n, 2)."""
-    from scipy.ndimage import maximum_filter
     from scipy.spatial import cKDTree
 
     height = _SEED_HEIGHT * 2.0 ** (-1.5 * split)
-    top = (votes > height) & (votes == maximum_filter(votes, 3))
-    where = np.argwhere(top)
+    where = _maxima(votes, height)
     if len(where) < 2:
         return where.astype(np.float32)
-    value = votes[top]
-    gap = _SEED_GAP * 2.0 ** (-1.0 * split) * np.clip(size[top], 3.0, None)
+    value = votes[tuple(where.T)]
+    gap = _SEED_GAP * 2.0 ** (-1.0 * split) * np.clip(size[tuple(where.T)], 3.0, None)
     pairs = cKDTree(where).query_pairs(float(gap.max()), output_type="ndarray")
     a, b = pairs.T
     near = np.hypot(*(where[a] - where[b]).T) < np.minimum(gap[a], gap[b])
@@ -137,6 +135,16 @@ def _peaks(votes: Floats, size: Floats, split: float) -> Floats:
     first = value[a] >= value[b]  # ties: the earlier one stays
     keep[np.where(first, b, a)] = False
     return where[keep].astype(np.float32)
+
+
+def _maxima(votes: Floats, height: float) -> npt.NDArray[np.int64]:
+    """Return the places above ``height`` that none of their 8 neighbours exceeds, (n, 2)."""
+    wide = votes.shape[1] + 2
+    flat = np.pad(votes, 1, constant_values=-np.inf).ravel()
+    at = np.flatnonzero(flat > height)  # few: only they are compared
+    for step in (-wide - 1, -wide, -wide + 1, -1, 1, wide - 1, wide, wide + 1):
+        at = at[flat[at] >= flat[at + step]]
+    return np.stack(np.divmod(at, wide), axis=1) - 1
 
 
 def _attend(
@@ -150,7 +158,9 @@ def _attend(
         none = np.full(len(cell), count, dtype=np.int64)
         zero = np.zeros(len(cell), dtype=np.float32)
         return none, none.copy(), zero, zero.copy()
-    cells, back = np.unique(cell, return_inverse=True)  # many pixels vote for one cell
+    voted = np.zeros(int(cell.max()) + 1, dtype=bool)  # many pixels vote for one cell
+    voted[cell] = True
+    cells, back = np.flatnonzero(voted), (np.cumsum(voted) - 1)[cell]
     points = np.stack(np.divmod(cells, width), axis=1)
     distance, index = (np.asarray(found) for found in cKDTree(position).query(points, k=2))
     tie = distance[:, 0] == distance[:, 1]  # of two equally near seeds the first in the list is the best
@@ -279,24 +289,23 @@ def fill_holes(labels: Labels) -> Labels:
     if min(labels.shape) < 3:
         return labels
     ground = label(labels == 0, connectivity=1)
-    count = int(ground.max(initial=0))
-    low = np.full(count + 1, np.iinfo(np.int32).max, dtype=np.int64)
-    high = np.zeros(count + 1, dtype=np.int64)
-    for a, b in (
-        (np.s_[:-1], np.s_[1:]),
-        (np.s_[1:], np.s_[:-1]),
-        (np.s_[:, :-1], np.s_[:, 1:]),
-        (np.s_[:, 1:], np.s_[:, :-1]),
-    ):
-        meet = (ground[a] > 0) & (labels[b] > 0)
-        np.minimum.at(low, ground[a][meet], labels[b][meet])
-        np.maximum.at(high, ground[a][meet], labels[b][meet])
-    open_ = np.zeros(count + 1, dtype=bool)
+    closed = np.ones(int(ground.max(initial=0)) + 1, dtype=bool)
+    closed[0] = False
     for edge in (ground[0], ground[-1], ground[:, 0], ground[:, -1]):
-        open_[edge] = True
-    fill = np.where((low == high) & ~open_, high, 0)
-    fill[0] = 0
-    return np.where(labels == 0, fill[ground], labels).astype(np.int32)
+        closed[edge] = False
+    at = np.flatnonzero(closed[ground])  # never at the border of the image
+    if not len(at):
+        return labels
+    piece, flat = ground.ravel()[at], labels.ravel()
+    low = np.full(len(closed), np.iinfo(np.int32).max, dtype=np.int64)
+    high = np.zeros(len(closed), dtype=np.int64)
+    for step in (-1, 1, -labels.shape[1], labels.shape[1]):
+        owner = flat[at + step]
+        np.minimum.at(low, piece[owner > 0], owner[owner > 0])
+        np.maximum.at(high, piece[owner > 0], owner[owner > 0])
+    out = flat.astype(np.int32)
+    out[at] = np.where(low == high, high, 0)[piece]
+    return out.reshape(labels.shape)
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """Generated scenes with exact ground truth: samples for the viewer and part of the training recipe.
 
-Objects are smooth random blobs, ellipses and rods placed with little overlap; optics are a Gaussian
-point-spread function, uneven light, shot and read noise.
+Objects are smooth random blobs, ellipses and rods placed with little overlap, or cells that share their
+borders; optics are a Gaussian point-spread function, uneven light, shot and read noise.
 """
 
 from __future__ import annotations
@@ -250,9 +250,87 @@ def stained(
     return (np.clip(scene, 0, 1) * 255).astype(np.uint8), labels
 
 
+def tessellate(
+    shape: tuple[int, int], rng: np.random.Generator, diameter: float, density: float, aspect: float
+) -> Labels:
+    """Fill the field with cells that share their borders: a warped, stretched Voronoi partition.
+
+    Parameters
+    ----------
+    diameter : float
+        Typical cell diameter, pixels.
+    density : float
+        Share of the field that cells cover, 0..1; whole cells are left out.
+    aspect : float
+        Stretch of the cells along a random direction, 1 or more.
+
+    Returns
+    -------
+    ndarray, (H, W) int32
+        Labels 1..n, 0 where a cell was left out.
+    """
+    from scipy.spatial import cKDTree
+
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float64)
+    for scale in (2.0, 0.5):  # bent borders at two scales
+        y = y + 0.12 * diameter * scale * _smooth(rng, shape, diameter * scale)
+        x = x + 0.12 * diameter * scale * _smooth(rng, shape, diameter * scale)
+    turn = rng.uniform(0, np.pi)
+    u, v = y * np.cos(turn) + x * np.sin(turn), -y * np.sin(turn) + x * np.cos(turn)
+    points = np.stack([u / np.sqrt(aspect), v * np.sqrt(aspect)], axis=-1)
+    low, high = points.min(axis=(0, 1)), points.max(axis=(0, 1))
+    count = int(np.prod(high - low) / (0.78 * diameter**2)) + 2
+    seeds = rng.uniform(low, high, (3 * count, 2))
+    kept = seeds[:1]
+    for seed in seeds[1:]:  # no two seeds close together
+        if len(kept) < count and ((kept - seed) ** 2).sum(axis=1).min() > (0.55 * diameter) ** 2:
+            kept = np.concatenate([kept, seed[None]])
+    _, nearest = cKDTree(kept).query(points)
+    there = rng.random(len(kept)) < np.clip(density, 0.3, 1.0)
+    return relabel(np.where(there[nearest], nearest + 1, 0).astype(np.int32))
+
+
+def packed(
+    shape: tuple[int, int] = (512, 512),
+    seed: int = 0,
+    *,
+    diameter: float = 40.0,
+    density: float = 0.8,
+    **_other: float | str,
+) -> tuple[npt.NDArray[np.uint8], Labels]:
+    """Return cells that share borders: (image uint8 (H, W), labels).
+
+    One of three looks is drawn: bright membranes (fluorescence), dark membranes with organelles (electron
+    microscopy), or cytoplasm with a dim or bright nucleus.  Borders belong to the cells.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    rng = np.random.default_rng(seed)
+    labels = tessellate(shape, rng, diameter, density + 0.4, float(rng.uniform(1, 2.5)))
+    inside, mask = _edges(labels), labels > 0
+    wall = np.exp(-((inside / rng.uniform(0.8, 2.5)) ** 2)) * mask
+    texture = _smooth(rng, shape, rng.uniform(1.2, 3))
+    look = rng.integers(3)
+    if look == 0:
+        scene = 0.08 + rng.uniform(0, 0.2) * mask + wall * (0.7 + 0.2 * _smooth(rng, shape, 10))
+    elif look == 1:
+        scene = _per_object(rng, labels, 0.55, 0.85) + np.where(mask, 0, rng.uniform(0.2, 0.9))
+        dark = (_smooth(rng, shape, rng.uniform(3, 8)) > rng.uniform(1.5, 2.2)) & mask & (inside > 3)
+        scene = scene * (1 - 0.75 * wall) - rng.uniform(0.1, 0.4) * gaussian_filter(dark * 1.0, 1)
+        scene += rng.uniform(0.02, 0.12) * texture
+    else:
+        body = _per_object(rng, labels, 0.35, 1.0) * (1 - np.exp(-inside / (0.12 * diameter + 1)) * 0.7)
+        core = np.clip(inside / (0.28 * diameter) - 0.55, 0, 0.3) / 0.3
+        scene = 0.05 + body * (1 + rng.uniform(-0.6, 0.6) * core) * (1 + rng.uniform(0.03, 0.2) * texture)
+    scene = scene * (1 + 0.08 * _smooth(rng, shape, 80))
+    scene = gaussian_filter(scene, rng.uniform(0.5, 1.4)) + rng.normal(0, rng.uniform(0.005, 0.06), shape)
+    return (np.clip(scene, 0, 1) * 255).astype(np.uint8), labels
+
+
 SCENES = {
     "fluorescence": fluorescence,
     "phase_contrast": phase_contrast,
     "photo": photo,
     "stained": stained,
+    "packed": packed,
 }

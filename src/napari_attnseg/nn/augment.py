@@ -87,9 +87,20 @@ def choose_scale(rng: np.random.Generator, median: float, canonical: float) -> f
     return float(np.clip(scale, 6.0 / median, 160.0 / median))
 
 
-def crop(item: Prepared, size: int, rng: np.random.Generator, canonical: float = 24.0) -> Batch:
-    """Cut a rotated, flipped, rescaled crop of ``size`` pixels with its truth (B = 1)."""
-    scale = choose_scale(rng, item.median, canonical)
+def crop(
+    item: Prepared,
+    size: int,
+    rng: np.random.Generator,
+    canonical: float = 24.0,
+    *,
+    scale: float | None = None,
+    centre: npt.NDArray[np.float32] | None = None,
+) -> Batch:
+    """Cut a rotated, flipped, rescaled crop of ``size`` pixels with its truth (B = 1).
+
+    ``scale`` and ``centre`` (y, x) are drawn where they are None.
+    """
+    scale = choose_scale(rng, item.median, canonical) if scale is None else scale
     image, layers, shrink = item.image, item.layers, 1.0
     while scale / shrink < 0.6 and min(image.shape[-2:]) >= 32:  # no aliasing: halve first
         image = F.avg_pool2d(image[None], 2)[0]
@@ -100,7 +111,7 @@ def crop(item: Prepared, size: int, rng: np.random.Generator, canonical: float =
     matrix = np.array([[c, -s], [s, c]]) @ np.diag(
         [flip, 1.0]
     )  # crop (dy, dx) -> image (dy, dx), scale apart
-    centre = _centre(item, size / scale, rng)
+    centre = _centre(item, size / scale, rng) if centre is None else centre
     axis = torch.arange(size, dtype=torch.float32) - (size - 1) / 2
     at = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1)  # (S, S, 2) as (y, x)
     where = at @ torch.from_numpy(matrix.T.astype(np.float32)) / scale + torch.from_numpy(centre)
@@ -201,13 +212,15 @@ def make_batch(
     size: int,
     rng: np.random.Generator,
     canonical: float,
+    jittered: float = 1.0,
 ) -> Batch:
-    """Draw ``count`` augmented crops."""
+    """Draw ``count`` augmented crops; the intensities of a share ``jittered`` of them are changed."""
     picks = rng.choice(len(items), count, p=weights)
     parts = []
     for pick in picks:
         part = crop(items[pick], size, rng, canonical)
-        part.image = jitter(part.image, rng, items[pick].colour)
+        if jittered >= 1 or rng.random() < jittered:
+            part.image = jitter(part.image, rng, items[pick].colour)
         parts.append(part)
     stack = [torch.cat([getattr(p, name) for p in parts]) for name in Batch.__slots__]
     return Batch(*stack)

@@ -11,6 +11,7 @@ from torch import Tensor
 from napari_attnseg.nn.model import CANONICAL
 
 if TYPE_CHECKING:
+    from napari_attnseg.nn.attention import Kept
     from napari_attnseg.nn.augment import Batch
     from napari_attnseg.nn.model import Outputs
 
@@ -89,3 +90,76 @@ def prototype_loss(embedding: Tensor, labels: Tensor, known: Tensor) -> Tensor:
     logits = e @ F.normalize(sums, dim=1).T / _TEMPERATURE
     logits = logits.masked_fill(~present, -1e4)
     return _mean(F.cross_entropy(logits, which, reduction="none"), ok.float())
+
+
+def attention_loss(tape: dict[str, Kept], labels: Tensor, known: Tensor) -> Tensor:
+    """Teach the first head of every block to attend to the query's own object, the second to its class.
+
+    For queries on objects: ``-log`` of the share of the attention, the query's own position aside, that
+    lies on positions of the same object (first head) or on any object (second head, global blocks).  A
+    position takes the label at its centre.  Supervised attention heads as in Strubell et al. 2018
+    (arXiv 1804.08199), for objects.
+
+    Parameters
+    ----------
+    tape : dict of str to Kept
+        With gradients; only softmax blocks with queries and keys count.
+    labels : Tensor, (B, 1, H, W) int64
+    known : Tensor, (B, 1, H, W) bool
+    """
+    total, count = labels.new_zeros((), dtype=torch.float32), 0
+    for kept in tape.values():
+        if kept.q.shape[-1] == 1:  # a gate has no queries
+            continue
+        gh, gw = kept.shape
+        at = [
+            ((torch.arange(n, device=labels.device) + 0.5) * size / n).long().clamp(max=size - 1)
+            for n, size in zip((gh, gw), labels.shape[-2:], strict=True)
+        ]
+        here = labels[:, 0][:, at[0]][:, :, at[1]].flatten(1)
+        sure = known[:, 0][:, at[0]][:, :, at[1]].flatten(1)
+        inside = (here > 0) & sure
+        same = (here[:, :, None] == here[:, None]) & inside[:, :, None]
+        targets = (
+            [same]
+            if kept.window is not None or kept.q.shape[1] < 2
+            else [same, (inside[:, :, None] & inside[:, None])]
+        )
+        for head, target in enumerate(targets):
+            weights = _rows(kept, head)
+            own = torch.eye(gh * gw, dtype=torch.bool, device=labels.device)
+            target = target & ~own
+            if kept.window is not None:
+                target = target & _within(kept.shape, kept.window, labels.device)
+            mass = (weights[..., : gh * gw] * target).sum(-1)
+            rest = 1 - weights[..., : gh * gw].diagonal(dim1=1, dim2=2)
+            total = total - _mean(torch.log((mass + 1e-4) / (rest + 1e-4)), target.any(-1).float())
+            count += 1
+    return total / max(count, 1)
+
+
+def _rows(kept: Kept, head: int) -> Tensor:
+    """Return the explicit softmax of one head, (B, N, N + R): for crops only."""
+    q = kept.q[:, head].float() * kept.scale
+    keys = torch.cat([kept.k[:, head].float(), kept.registers[head].float().expand(len(q), -1, -1)], dim=1)
+    logits = q @ keys.transpose(1, 2)
+    if kept.window is not None:
+        near = _within(kept.shape, kept.window, q.device)
+        n = near.shape[0]
+        gw = kept.shape[1]
+        y, x = torch.arange(n, device=q.device) // gw, torch.arange(n, device=q.device) % gw
+        r = kept.window
+        dy, dx = ((t[None] - t[:, None]).clamp(-r, r) + r for t in (y, x))
+        bias = torch.zeros_like(near, dtype=torch.float32)
+        if kept.bias is not None:
+            bias = kept.bias[head].float()[dy, dx]
+        logits = torch.cat([(logits[..., :n] + bias).masked_fill(~near, -torch.inf), logits[..., n:]], dim=-1)
+    return torch.softmax(logits, dim=-1)
+
+
+def _within(shape: tuple[int, int], radius: int, device: torch.device) -> Tensor:
+    """Tell which positions lie in each other's window, (N, N) bool."""
+    gw = shape[1]
+    at = torch.arange(shape[0] * gw, device=device)
+    y, x = at // gw, at % gw
+    return ((y[None] - y[:, None]).abs() <= radius) & ((x[None] - x[:, None]).abs() <= radius)

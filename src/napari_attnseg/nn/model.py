@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,16 @@ class Outputs:
     size: Tensor
     offset: Tensor
     embedding: Tensor
+
+
+class Features(NamedTuple):
+    """Feature maps of the encoder, (B, C, h, w) at strides 2, 4, 8 and 16, and the (H, W) they came from."""
+
+    s2: Tensor
+    s4: Tensor
+    s8: Tensor
+    s16: Tensor
+    shape: tuple[int, int]
 
 
 class ConvBN(nn.Sequential):
@@ -90,7 +100,10 @@ class DenseHead(nn.Module):
 
 
 class AttnSegNet(nn.Module):
-    """Convolutions at strides 2, 4, 8 and 16; local attention at stride 8, global at stride 16.
+    """Convolutions at strides 2, 4, 8 and 16; global attention at stride 16, local in the decoder at 8.
+
+    Local attention stands in the decoder, where a position already knows its wider surroundings: there it
+    gathers what belongs to its object.
 
     Parameters
     ----------
@@ -104,17 +117,22 @@ class AttnSegNet(nn.Module):
         Half-width of the local window, positions at stride 8.
     classes : int
         Foreground classes.
+    local_in : {"decoder", "encoder"}
+        Where the local block stands.
     """
 
     def __init__(
         self,
         context: str = "local+global",
         widths: tuple[int, int, int, int] = (32, 48, 96, 160),
-        depth: int = 2,
+        depth: int = 1,
         radius: int = 3,
         classes: int = 1,
+        local_in: str = "decoder",
     ) -> None:
         super().__init__()
+        if local_in not in ("decoder", "encoder"):
+            raise ValueError(f"local_in must be 'decoder' or 'encoder', not {local_in!r}")
         if context not in CONTEXTS:
             raise ValueError(f"context must be one of {CONTEXTS}, not {context!r}")
         w2, w4, w8, w16 = widths
@@ -123,12 +141,15 @@ class AttnSegNet(nn.Module):
         self.enc8 = nn.Sequential(ConvBN(w4, w8, 2), ResBlock(w8))
         self.enc16 = nn.Sequential(ConvBN(w8, w16, 2), ResBlock(w16))
         deep = "gate" if context == "gate" else "global"
-        self.context = nn.ModuleDict()
-        if "local" in context:
+        self.context = nn.ModuleDict()  # in network order
+        self.local_in = local_in
+        if "local" in context and local_in == "encoder":
             self.context["local8"] = ContextBlock("local", w8, radius)
         if "global" in context or context == "gate":
             for n in range(depth):
                 self.context[f"{deep}16{'abcdefgh'[n]}"] = ContextBlock(deep, w16)
+        if "local" in context and local_in == "decoder":
+            self.context["local8"] = ContextBlock("local", w8, radius)
         self.dec8 = Up(w16, w8, ResBlock(w8))
         self.dec4 = Up(w8, w4, ResBlock(w4))
         self.dec2 = Up(w4, w2, nn.Sequential(ConvBN(w2, w2), ConvBN(w2, w2)))
@@ -149,14 +170,27 @@ class AttnSegNet(nn.Module):
         pool : int
             Pools keys and values of global attention (memory).
         """
+        return self.decode(self.encode(x, tape, pool), tape, pool)
+
+    def encode(self, x: Tensor, tape: dict[str, Kept] | None = None, pool: int = 1) -> Features:
+        """Map (B, 3, H, W) to the feature maps that the deep context and the decoder read."""
         shape = int(x.shape[-2]), int(x.shape[-1])
         x = F.pad(x, (0, shape[1] % 2, 0, shape[0] % 2), mode="replicate")
         s2 = self.stem(F.pixel_unshuffle(x, 2))
         s4 = self.enc4(s2)
-        s8 = self._attend("local", self.enc8(s4), tape, pool)
-        s16 = self._attend(("global", "gate"), self.enc16(s8), tape, pool)
-        out = self.dec2(self.dec4(self.dec8(s16, s8), s4), s2)
-        return cast("Outputs", self.head(out, shape))
+        s8 = self.enc8(s4)
+        if self.local_in == "encoder":
+            s8 = self._attend("local", s8, tape, pool)
+        return Features(s2, s4, s8, self.enc16(s8), shape)
+
+    def decode(self, maps: Features, tape: dict[str, Kept] | None = None, pool: int = 1) -> Outputs:
+        """Map the encoder's feature maps to dense outputs."""
+        s16 = self._attend(("global", "gate"), maps.s16, tape, pool)
+        d8 = self.dec8(s16, maps.s8)
+        if self.local_in == "decoder":
+            d8 = self._attend("local", d8, tape, pool)
+        out = self.dec2(self.dec4(d8, maps.s4), maps.s2)
+        return cast("Outputs", self.head(out, maps.shape))
 
     def _attend(
         self, kinds: str | tuple[str, ...], x: Tensor, tape: dict[str, Kept] | None, pool: int

@@ -15,7 +15,7 @@ from napari_attnseg.errors import CheckpointError, NumericalError, TrainingDataE
 from napari_attnseg.nn import device as devices
 from napari_attnseg.nn.augment import Batch, Prepared, make_batch
 from napari_attnseg.nn.checkpoint import read_tensors, write_tensors
-from napari_attnseg.nn.losses import dense_loss
+from napari_attnseg.nn.losses import attention_loss, dense_loss
 from napari_attnseg.records import TrainStep
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_attnseg.nn.attention import Kept
     from napari_attnseg.nn.model import ArticleNet, AttnSegNet
 
 
@@ -42,6 +43,11 @@ class Recipe:
         Object diameter the network is centred on, pixels.
     save_every : float
         Seconds between checkpoints.
+    calm : float
+        The last share of the run in which only 3 of 10 crops have their intensities changed: blur and
+        contrast changes teach borders that are too wide for images as they are.
+    attention : float
+        Weight of the loss that teaches single heads to attend to the query's object.
     """
 
     steps: int | None = None
@@ -56,6 +62,8 @@ class Recipe:
     clip: float = 1.0
     canonical: float = 24.0
     save_every: float = 120.0
+    calm: float = 0.0
+    attention: float = 0.0
 
 
 class Ema:
@@ -189,7 +197,8 @@ def train_steps(
         if share >= 1:
             break
         rng = np.random.default_rng([recipe.seed, step])
-        batch = _draw(items, weights, recipe, rng, fresh, fresh_share)
+        jittered = 1.0 if share < 1 - recipe.calm else 0.3
+        batch = _draw(items, weights, recipe, rng, fresh, fresh_share, jittered)
         loss, parts, rate = _step(model, ema, optim, batch, recipe, where, step, share)
         step += 1
         if checkpoint is not None and time.monotonic() - saved > recipe.save_every:
@@ -230,6 +239,7 @@ def _draw(
     rng: np.random.Generator,
     fresh: Callable[[np.random.Generator], Prepared] | None,
     fresh_share: float,
+    jittered: float = 1.0,
 ) -> Batch:
     """Draw a batch; generated images share one scene for a quarter of the crops."""
     real = recipe.batch
@@ -239,9 +249,11 @@ def _draw(
         real = recipe.batch // 2 if items else 0
     batches = []
     if real:
-        batches.append(make_batch(items, weights, real, recipe.size, rng, recipe.canonical))
+        batches.append(make_batch(items, weights, real, recipe.size, rng, recipe.canonical, jittered))
     if made:
-        batches.append(make_batch(made, None, recipe.batch - real, recipe.size, rng, recipe.canonical))
+        batches.append(
+            make_batch(made, None, recipe.batch - real, recipe.size, rng, recipe.canonical, jittered)
+        )
     if len(batches) == 1:
         return batches[0]
     return Batch(*(torch.cat([getattr(b, n) for b in batches]) for n in Batch.__slots__))
@@ -262,8 +274,12 @@ def _step(
         group["lr"] = rate
     batch = Batch(*(getattr(batch, n).to(where, non_blocking=True) for n in Batch.__slots__))
     with devices.autocast(where, training=True):
-        out = model(batch.image.contiguous(memory_format=torch.channels_last))
+        tape: dict[str, Kept] | None = {} if recipe.attention else None
+        out = model(batch.image.contiguous(memory_format=torch.channels_last), tape)
     loss, parts = dense_loss(out, batch)
+    if tape:
+        parts["attention"] = recipe.attention * attention_loss(tape, batch.labels, batch.known)
+        loss = loss + parts["attention"]
     value = float(loss.detach())
     if not math.isfinite(value):
         raise NumericalError(
