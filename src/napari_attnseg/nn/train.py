@@ -148,6 +148,7 @@ def train_steps(
     fresh_share: float = 0.0,
     started: float | None = None,
     identity: dict[str, Any] | None = None,
+    watch: Callable[[int, dict[str, torch.Tensor]], None] | None = None,
 ) -> Generator[TrainStep, None, None]:
     """Train ``model`` and yield after every step; at the end it holds the averaged weights.
 
@@ -168,6 +169,8 @@ def train_steps(
         ``time.monotonic()`` from which ``minutes`` count.
     identity : dict or None
         What must be the same for a resume (seed, parent, ...); kept in the checkpoint.
+    watch : callable or None
+        Called after every step with its number and the averaged weights (not to be changed).
 
     Raises
     ------
@@ -201,6 +204,8 @@ def train_steps(
         batch = _draw(items, weights, recipe, rng, fresh, fresh_share, jittered)
         loss, parts, rate = _step(model, ema, optim, batch, recipe, where, step, share)
         step += 1
+        if watch is not None:
+            watch(step, ema.state)
         if checkpoint is not None and time.monotonic() - saved > recipe.save_every:
             saved = time.monotonic()
             save_state(checkpoint, model, ema, optim, _meta(step, saved - start, identity))

@@ -1,0 +1,164 @@
+"""Is the attention of a model load-bearing?  Replace its weights and see what the scores lose.
+
+    python docs/recipes/substitute.py --data DIR/val --model base
+
+Block by block the attention weights A are replaced, with values, projections and residuals kept: by uniform
+ones on the same support (every position of the field or of the window, and the registers), and by the A of
+another image (queries and keys of the next image of its set, cut or mirrored to the same size).  Prints the
+pooled scores and their differences with 95 % bootstrap intervals over images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from measure import from_folder
+from skimage.io import imread
+
+from napari_attnseg.core.metrics import Counts, compare, pooled
+from napari_attnseg.core.postprocess import read_out
+from napari_attnseg.core.size import settle_zoom
+from napari_attnseg.engine import load_engine
+from napari_attnseg.nn import attention
+from napari_attnseg.params import SegmentParams
+
+if TYPE_CHECKING:
+    from napari_attnseg.nn.engine import TorchEngine
+
+    Array = np.ndarray[Any, Any]
+
+EVERY = {"dsb2018": 1, "usiigaci": 1, "tnbc_he": 2, "isbi2012_em": 6}  # every n-th image is scored
+DRAWS = 2000
+
+
+class Substitute:
+    """Stands between the blocks and torch's attention and hands on other queries and keys."""
+
+    def __init__(self, engine: TorchEngine) -> None:
+        self.real = torch.nn.functional.scaled_dot_product_attention
+        self.block, self.how, self.now = "", "", ""
+        self.kept: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.names = list(engine._model.context)
+        for name, block in engine._model.context.items():
+            block.attention.register_forward_pre_hook(lambda *_args, name=name: setattr(self, "now", name))
+        attention.F.scaled_dot_product_attention = self  # type: ignore[assignment]
+
+    def __call__(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        scale: float = 1.0,
+    ) -> torch.Tensor:
+        """Attend, with what is to be replaced replaced."""
+        if self.how == "record":
+            self.kept[self.now] = (q, k)
+        elif self.now == self.block and self.how == "uniform":
+            q = torch.zeros_like(q)
+            if attn_mask is not None:
+                attn_mask = attn_mask.masked_fill(attn_mask.isfinite(), 0.0)
+        elif self.now == self.block and self.how == "other":
+            q, k = self.kept[self.now]
+        return self.real(q, k, v, attn_mask=attn_mask, scale=scale)
+
+
+def fitted(image: Array, shape: tuple[int, ...]) -> Array:
+    """Cut or mirror an image to a shape (H, W)."""
+    for axis in (0, 1):
+        while image.shape[axis] < shape[axis]:
+            more = [(0, 0)] * image.ndim
+            more[axis] = (0, min(image.shape[axis], shape[axis] - image.shape[axis]))
+            image = np.pad(image, more, mode="symmetric")
+    return image[: shape[0], : shape[1]]
+
+
+def counted(engine: TorchEngine, put: Substitute, pictures: list[Array], truths: list[Array]) -> Any:
+    """Return what each image contributes, by (block, how)."""
+    ways = [("", "")] + [(b, how) for b in put.names for how in ("uniform", "other")]
+    found: dict[tuple[str, str], list[Counts]] = {way: [] for way in ways}
+    params = SegmentParams()
+    for n, (picture, truth) in enumerate(zip(pictures, truths, strict=True)):
+        put.how = ""
+        zoom, _ = settle_zoom(lambda z, p=picture: engine.maps(p, zoom=z), engine.card.diameter)  # type: ignore[misc]
+        put.how = "record"
+        engine.maps(fitted(pictures[(n + 1) % len(pictures)], picture.shape), zoom=zoom)
+        for way in ways:
+            put.block, put.how = way
+            found[way].append(compare(read_out(engine.maps(picture, zoom=zoom), params)[0], truth))
+    return found
+
+
+def difference(mine: list[Counts], base: list[Counts], rng: np.random.Generator) -> dict[str, float]:
+    """Return the difference of the mean AP with its interval; images are drawn in pairs."""
+    drawn = []
+    for _ in range(DRAWS):
+        pick = rng.integers(len(mine), size=len(mine))
+        a, b = (pooled([counts[n] for n in pick])["mean_ap"] for counts in (mine, base))
+        drawn.append(a - b)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return {
+        "change": round(pooled(mine)["mean_ap"] - pooled(base)["mean_ap"], 4),
+        "low": round(float(low), 4),
+        "high": round(float(high), 4),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", default="base")
+    parser.add_argument("--folder", type=Path, help="a model folder instead of an installed model")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    engine: Any = from_folder(args.folder) if args.folder else load_engine(args.model, "cpu")
+    put, rng = Substitute(engine), np.random.default_rng(0)
+    sets: dict[str, list[dict[str, str]]] = {}
+    with (args.data / "index.csv").open() as file:
+        for row in csv.DictReader(file):
+            if row["dataset"] in EVERY and row["task"].startswith("instance"):
+                sets.setdefault(f"{row['dataset']} {row['kind']}", []).append(row)
+    lines, everything = [], {}
+    for name, listed in sets.items():
+        rows = listed[:: EVERY[listed[0]["dataset"]]]
+        pictures = [imread(args.data / r["image"]) for r in rows]
+        pictures = [p[..., :3] if p.ndim == 3 else p for p in pictures]
+        truths = [imread(args.data / r["labels"]).astype(np.int32) for r in rows]
+        found = counted(engine, put, pictures, truths)
+        for way, counts in found.items():
+            everything.setdefault(way, []).extend(counts)
+            lines.append(_line(name, way, counts, found["", ""], rng))
+    lines += [_line("all", way, counts, everything["", ""], rng) for way, counts in everything.items()]
+    if args.json:
+        args.json.write_text(json.dumps(lines, indent=1))
+
+
+def _line(
+    name: str, way: tuple[str, str], counts: list[Counts], base: list[Counts], rng: np.random.Generator
+) -> dict[str, Any]:
+    score = pooled(counts)
+    line: dict[str, Any] = {
+        "set": name,
+        "n": len(counts),
+        "block": way[0],
+        "weights": way[1] or "own",
+        "ap50": round(score["ap"]["0.50"], 4),
+        "mean_ap": round(score["mean_ap"], 4),
+    }
+    if way[1]:
+        line |= difference(counts, base, rng)
+    print("  ".join(f"{k} {v}" for k, v in line.items()), flush=True)
+    return line
+
+
+if __name__ == "__main__":
+    main()
