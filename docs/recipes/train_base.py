@@ -107,12 +107,22 @@ def go_on(model: torch.nn.Module, start: str) -> list[dict[str, Any]]:
     fitting = {n: t for n, t in tensors.items() if n in mine and mine[n].shape == t.shape}
     if card.architecture.get("local_in", "decoder") != getattr(model, "local_in", "decoder"):
         fitting = {n: t for n, t in fitting.items() if ".local8." not in n}  # it stands elsewhere now
+    if "guess.weight" in mine and "guess.weight" not in tensors:  # the head starts by refining nothing
+        start_votes(model, fitting)
     model.load_state_dict(fitting, strict=False)
     print(f"{len(fitting)} of {len(mine)} tensors taken from '{start}'", file=sys.stderr)
     training = dict(card.training)
     before = training.pop("segments_before", [])
     kept = ("version", "seed", "steps", "crops", "hours", "rate", "finished")
     return [*before, {k: training[k] for k in kept if k in training}]
+
+
+def start_votes(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Let the dense head's offsets start at zero: what it said before is now the consensus' part."""
+    classes = model.head.counts[0]
+    for part in ("weight", "bias"):
+        blocks = tensors[f"head.dense.{part}"].unflatten(0, (-1, 4))  # 4 pixels of each output channel
+        blocks[classes + 2 :] = 0
 
 
 def main() -> None:

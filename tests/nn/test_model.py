@@ -9,9 +9,9 @@ import torch
 from napari_attnseg.core.synth import fluorescence
 from napari_attnseg.errors import ModelError
 from napari_attnseg.nn.attention import Kept
-from napari_attnseg.nn.augment import prepare
+from napari_attnseg.nn.augment import Batch, prepare
 from napari_attnseg.nn.engine import TorchEngine, _input
-from napari_attnseg.nn.losses import _rows, attention_loss, dense_loss
+from napari_attnseg.nn.losses import _rows, attention_loss, dense_loss, vote_loss
 from napari_attnseg.nn.model import CONTEXTS, ArticleNet, AttnSegNet, build_model, count_parameters, fold
 from napari_attnseg.nn.train import Recipe, train_steps
 from napari_attnseg.records import ModelCard, Sample
@@ -76,8 +76,6 @@ def test_unknown_architecture_is_refused() -> None:
 
 
 def test_empty_and_unknown_targets_give_a_finite_loss() -> None:
-    from napari_attnseg.nn.augment import Batch
-
     model = AttnSegNet(widths=SMALL)
     shape = (2, 1, 32, 32)
     nothing = torch.zeros(shape, dtype=torch.long)
@@ -176,3 +174,58 @@ def test_learns_one_image(architecture: str) -> None:
     for name in ("foreground", "offset"):
         before, after = (np.mean([s.parts[name] for s in part]) for part in (first, last))
         assert after < 0.8 * before, name
+
+
+def test_votes_are_what_the_first_local_head_gathers() -> None:
+    """Against the explicit rows: a position's seed is the mean of the guesses it attends to."""
+    torch.manual_seed(0)
+    model = AttnSegNet(widths=SMALL).eval()
+    guesses = []
+    model.guess.register_forward_hook(lambda _module, _args, out: guesses.append(out))
+    tape: dict[str, Kept] = {}
+    with torch.no_grad():
+        out = model(torch.randn(2, 3, 90, 75), tape)
+    kept = tape["local8"]
+    gh, gw = kept.shape
+    places = torch.stack(torch.meshgrid(torch.arange(gh), torch.arange(gw), indexing="ij"))
+    guess = (places + guesses[0]).flatten(2).transpose(1, 2)
+    weights = _rows(kept, 0)[..., : gh * gw]
+    votes = (weights @ guess + 0.01 * guess) / (weights.sum(-1, keepdim=True) + 0.01)
+    np.testing.assert_allclose(
+        kept.votes.flatten(2).transpose(1, 2).numpy(), votes.detach().numpy(), atol=1e-4
+    )
+    # what a pixel is told: the seed of its position, less its own place, in diameters
+    model.head.dense.weight.data[8:] = 0  # the head's own offsets (two channels of 4 pixels come last)
+    model.head.dense.bias.data[8:] = 0
+    with torch.no_grad():
+        alone = model(torch.randn(1, 3, 64, 64), tape)
+    seed = 8 * tape["local8"].votes[0, :, 3, 5] + 3.5
+    diameter = 2 ** alone.size[0, 0, 30, 44] * 32
+    wanted = (seed - torch.tensor([30.0, 44.0])) / diameter
+    np.testing.assert_allclose(alone.offset[0, :, 30, 44].numpy(), wanted.numpy(), rtol=1e-4)
+    assert out.offset.shape == (2, 2, 90, 75)
+
+
+def test_vote_loss_by_hand() -> None:
+    shape = (1, 1, 16, 16)
+    labels = torch.zeros(shape, dtype=torch.long)
+    labels[..., :8, :8] = 1
+    offset = torch.zeros(1, 2, 16, 16)
+    offset[:, 0, 4, 4], offset[:, 1, 4, 4] = 3.0, -2.0  # seed at (7, 2)
+    batch = Batch(
+        image=torch.zeros(1, 3, 16, 16),
+        labels=labels,
+        depth=torch.zeros(shape),
+        known=torch.ones(shape, dtype=torch.bool),
+        size=torch.full(shape, 10.0),
+        offset=offset,
+    )
+    zero = torch.zeros(1, 1, 4, 8)
+    kept = _kept("local", zero, zero, (2, 2), 1)
+    kept.votes = torch.zeros(1, 2, 2, 2)
+    kept.votes[0, :, 0, 0] = (torch.tensor([7.0, 2.0]) - 3.5) / 8
+    kept.votes[0, :, 1, 1] = 100.0  # on the ground: it does not count
+    assert float(vote_loss({"l": kept}, batch)) == pytest.approx(0.0, abs=1e-6)
+    kept.votes[0, 0, 0, 0] += 5 / 8  # 5 pixels, half a diameter
+    assert float(vote_loss({"l": kept}, batch)) == pytest.approx(0.5 - 0.05, abs=1e-6)
+    assert float(vote_loss({"g": _kept("global", zero, zero, (2, 2), None)}, batch)) == 0.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,11 @@ _MAX_SHARPNESS = 20.0
 
 @dataclass(slots=True)
 class Kept:
-    """What a block leaves on the tape: q, k (B, heads, N, d), register keys (heads, R, d)."""
+    """What a block leaves on the tape: q, k, v (B, heads, N, d), register keys and values (heads, R, d).
+
+    ``mix`` (C, heads, d) is the output projection times the block's gain: ``mix[:, h] @ v`` is what a value
+    adds to the features at weight 1.
+    """
 
     kind: str
     q: Tensor
@@ -35,6 +40,30 @@ class Kept:
     shape: tuple[int, int]
     window: int | None = None
     bias: Tensor | None = None
+    v: Tensor | None = None
+    register_v: Tensor | None = None
+    mix: Tensor | None = None
+    votes: Tensor | None = None  # (B, 2, h, w): where each position's object has its seed, positions (y, x)
+
+    def grams(self) -> tuple[Tensor, Tensor] | None:
+        """Return the inner products of what the heads' values add, (N, heads, heads) and (R, heads, heads).
+
+        The norm of ``sum_h a_h mix[:, h] v_h`` is ``sqrt(a^T G a)``: all that value-weighted rows need.
+        """
+        if self.v is None or self.register_v is None or self.mix is None:
+            return None
+        mix = self.mix.detach().float()
+        return _gram(self.v[0].detach().float(), mix), _gram(self.register_v.detach().float(), mix)
+
+
+def _gram(v: Tensor, mix: Tensor) -> Tensor:
+    """Return (n, heads, heads) for values (heads, n, d); pair by pair, so that the memory stays linear."""
+    heads, n, _ = v.shape
+    out = v.new_empty(n, heads, heads)
+    for g in range(heads):
+        for h in range(g, heads):
+            out[:, g, h] = out[:, h, g] = ((v[g] @ (mix[:, g].T @ mix[:, h])) * v[h]).sum(-1)
+    return out
 
 
 def rotary_angles(shape: tuple[int, int], dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -89,6 +118,10 @@ class _QKV(nn.Module):
         q = (F.normalize(q.float(), dim=-1) * sharpness).to(v.dtype)
         return q, F.normalize(k.float(), dim=-1).to(v.dtype), v
 
+    def output_mix(self) -> Tensor:
+        """Return the output projection by heads, (C, heads, d)."""
+        return self.proj.weight.unflatten(1, (self.heads, HEAD_DIM))
+
     def merge(self, out: Tensor, shape: tuple[int, int]) -> Tensor:
         """Bring (B, heads, H * W, d) back to (B, H, W, C) and project."""
         b = out.shape[0]
@@ -121,7 +154,9 @@ class GlobalAttention(_QKV):
             k, v = (_pool(t, (h, w), pool) for t in (k, v))
         scale = self.logit_scale(h * w)
         if tape is not None:
-            tape.append(Kept(self.kind, q, k, self.register_keys(), scale, (h, w)))
+            kept = Kept(self.kind, q, k, self.register_keys(), scale, (h, w))
+            kept.v, kept.register_v, kept.mix = v, self.register_v, self.output_mix()
+            tape.append(kept)
         k = torch.cat([k, self.register_keys().to(k.dtype).expand(b, -1, -1, -1)], dim=2)
         v = torch.cat([v, self.register_v.to(v.dtype).expand(b, -1, -1, -1)], dim=2)
         return self.merge(F.scaled_dot_product_attention(q, k, v, scale=scale), (h, w))
@@ -160,22 +195,62 @@ class LocalAttention(_QKV):
 
     def forward(self, x: Tensor, tape: list[Kept] | None = None, pool: int = 1) -> Tensor:
         """Attend; ``pool`` is ignored (the memory is linear already)."""
+        return self.gather(x, None, tape)[0]
+
+    def gather(
+        self, x: Tensor, carried: Tensor | None, tape: list[Kept] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend, and let the first head also gather values that every position carries.
+
+        Parameters
+        ----------
+        x : Tensor, (B, H, W, C)
+        carried : Tensor or None, (B, H, W, c), c < 32
+            Registers carry zeros.
+
+        Returns
+        -------
+        out : Tensor, (B, H, W, C)
+        gathered : Tensor or None, (B, H, W, c) float32
+            ``sum_j A_ij carried_j`` with the weights of the first head.
+        """
         b, h, w, _ = x.shape
         q, k, v = self.split(x)
         if tape is not None:
             kept = Kept(self.kind, q, k, self.register_keys(), 1.0, (h, w), self.radius, self.bias)
+            kept.v, kept.register_v, kept.mix = v, self.register_v, self.output_mix()
             tape.append(kept)
-        rows, cols = -(-h // TILE), -(-w // TILE)
         qt = self._tiles(q, (h, w), halo=0)
         kt, vt = (self._tiles(t, (h, w), halo=self.radius) for t in (k, v))
         n = qt.shape[0]
         kt = torch.cat([kt, self.register_keys().to(kt.dtype).expand(n, -1, -1, -1)], dim=2)
         vt = torch.cat([vt, self.register_v.to(vt.dtype).expand(n, -1, -1, -1)], dim=2)
-        mask = self._mask(h, w, x.device).to(qt.dtype).repeat(b, 1, 1, 1)
-        out = F.scaled_dot_product_attention(qt, kt, vt, attn_mask=mask, scale=1.0)
-        out = out.reshape(b, rows, cols, self.heads, TILE, TILE, HEAD_DIM)
-        out = out.permute(0, 3, 1, 4, 2, 5, 6).reshape(b, self.heads, rows * TILE, cols * TILE, HEAD_DIM)
-        return self.merge(out[:, :, :h, :w].reshape(b, self.heads, h * w, HEAD_DIM), (h, w))
+        mask = self._mask(h, w, x.device)
+        both = mask.to(qt.dtype).repeat(b, 1, 1, 1)
+        out = self._whole(F.scaled_dot_product_attention(qt, kt, vt, attn_mask=both, scale=1.0), b, (h, w))
+        merged = self.merge(out, (h, w))
+        if carried is None:
+            return merged, None
+        width = carried.shape[-1]
+        flat = F.pad(carried.float(), (0, HEAD_DIM - width)).reshape(b, 1, h * w, HEAD_DIM)
+        ct = F.pad(self._tiles(flat, (h, w), halo=self.radius), (0, 0, 0, self.register_k.shape[1]))
+        with torch.autocast(x.device.type, enabled=False):  # positions in bf16 would be off by pixels
+            found = F.scaled_dot_product_attention(
+                qt[:, :1].float(),
+                kt[:, :1].float(),
+                ct,
+                attn_mask=mask[:, :1].float().repeat(b, 1, 1, 1),
+                scale=1.0,
+            )
+        return merged, self._whole(found, b, (h, w)).reshape(b, h, w, HEAD_DIM)[..., :width]
+
+    def _whole(self, tiles: Tensor, b: int, shape: tuple[int, int]) -> Tensor:
+        """Join (B * tiles, heads, 64, d) to (B, heads, H * W, d)."""
+        h, w = shape
+        rows, cols, heads = -(-h // TILE), -(-w // TILE), tiles.shape[1]
+        out = tiles.reshape(b, rows, cols, heads, TILE, TILE, HEAD_DIM)
+        out = out.permute(0, 3, 1, 4, 2, 5, 6).reshape(b, heads, rows * TILE, cols * TILE, HEAD_DIM)
+        return out[:, :, :h, :w].reshape(b, heads, h * w, HEAD_DIM)
 
     def _tiles(self, x: Tensor, shape: tuple[int, int], halo: int) -> Tensor:
         """Cut (B, heads, H * W, d) into (B * tiles, heads, (8 + 2 halo)^2, d)."""
@@ -255,7 +330,11 @@ class SoftmaxGate(nn.Module):
         registers = self.registers.float() + math.log(h * w)
         if tape is not None:
             ones = torch.ones_like(logits[..., None])
-            tape.append(Kept(self.kind, ones, logits[..., None], registers[..., None], 1.0, (h, w)))
+            kept = Kept(self.kind, ones, logits[..., None], registers[..., None], 1.0, (h, w))
+            kept.v = x.reshape(b, h * w, self.heads, c // self.heads).transpose(1, 2)
+            kept.register_v = kept.v.new_zeros(self.heads, registers.shape[1], c // self.heads)
+            kept.mix = torch.eye(c, device=x.device).unflatten(1, (self.heads, c // self.heads))
+            tape.append(kept)
         # log-sum-exp over positions and registers: no concatenation of the big map
         total = torch.logaddexp(logits.logsumexp(-1), registers.logsumexp(-1))
         gate = torch.exp(logits - total[..., None]) * (h * w)
@@ -309,6 +388,18 @@ class ContextBlock(nn.Module):
     def forward(self, x: Tensor, tape: list[Kept] | None = None, pool: int = 1) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
         t = x.permute(0, 2, 3, 1)
-        t = t + self.gain1 * self.attention(self.norm1(t), tape, pool)
+        return self._finish(t, self.attention(self.norm1(t), tape, pool), tape)
+
+    def gather(self, x: Tensor, carried: Tensor, tape: list[Kept] | None = None) -> tuple[Tensor, Tensor]:
+        """Map (B, C, H, W) to the same shape and gather carried values (B, c, H, W); local blocks only."""
+        t = x.permute(0, 2, 3, 1)
+        local = cast("LocalAttention", self.attention)
+        out, found = local.gather(self.norm1(t), carried.permute(0, 2, 3, 1), tape)
+        return self._finish(t, out, tape), cast("Tensor", found).permute(0, 3, 1, 2)
+
+    def _finish(self, t: Tensor, out: Tensor, tape: list[Kept] | None) -> Tensor:
+        t = t + self.gain1 * out
+        if tape and tape[-1].mix is not None:
+            tape[-1].mix = tape[-1].mix * self.gain1[:, None, None]
         t = t + self.gain2 * self.ffn(self.norm2(t))
         return t.permute(0, 3, 1, 2)

@@ -33,8 +33,8 @@ def _mean(x: Tensor, mask: Tensor) -> Tensor:
     return (x * mask).sum() / mask.sum().clamp_min(1.0)
 
 
-def dense_loss(out: Outputs, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the total and its parts.
+def dense_loss(out: Outputs, batch: Batch, *, embed: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the total and its parts; without ``embed`` the embedding has none.
 
     Foreground: weighted binary cross-entropy + Dice; depth: L1; size: smooth L1 of log2 diameters;
     offset: smooth L1 of the vote's miss in object diameters; embedding: prototype contrast.
@@ -62,8 +62,9 @@ def dense_loss(out: Outputs, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         "depth": 2 * depth,
         "size": 0.5 * size,
         "offset": 3 * offset,
-        "embedding": 0.1 * prototype_loss(out.embedding, batch.labels, batch.known),
     }
+    if embed:
+        parts["embedding"] = 0.1 * prototype_loss(out.embedding, batch.labels, batch.known)
     return torch.stack(list(parts.values())).sum(), parts
 
 
@@ -138,6 +139,27 @@ def attention_loss(tape: dict[str, Kept], labels: Tensor, known: Tensor) -> Tens
     return total / max(count, 1)
 
 
+def vote_loss(tape: dict[str, Kept], batch: Batch) -> Tensor:
+    """Return the miss of the consensus votes on objects, smooth L1 in object diameters."""
+    total = batch.offset.new_zeros(())
+    for kept in tape.values():
+        if kept.votes is None:
+            continue
+        gh, gw = kept.shape
+        stride = -(-batch.labels.shape[-1] // gw)
+        at = slice(stride // 2, None, stride)  # the pixel after the centre of each position
+        inside = ((batch.labels > 0) & batch.known)[..., at, at].float()
+        place = torch.stack(
+            torch.meshgrid(*(torch.arange(n, device=inside.device) for n in (gh, gw)), indexing="ij")
+        )
+        truth = place * stride + stride // 2 + batch.offset[..., at, at]
+        seed = stride * kept.votes + (stride - 1) / 2
+        miss = (seed - truth) / batch.size[..., at, at].clamp_min(1.0)
+        pull = F.smooth_l1_loss(miss, torch.zeros_like(miss), reduction="none", beta=0.1)
+        total = total + _mean(pull.sum(1, keepdim=True), inside)
+    return total
+
+
 def _rows(kept: Kept, head: int) -> Tensor:
     """Return the explicit softmax of one head, (B, N, N + R): for crops only."""
     q = kept.q[:, head].float() * kept.scale
@@ -163,3 +185,60 @@ def _within(shape: tuple[int, int], radius: int, device: torch.device) -> Tensor
     at = torch.arange(shape[0] * gw, device=device)
     y, x = at // gw, at % gw
     return ((y[None] - y[:, None]).abs() <= radius) & ((x[None] - x[:, None]).abs() <= radius)
+
+
+def masked_loss(out: Outputs, batch: Batch, dice: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the loss on known pixels alone, and its parts.
+
+    Like :func:`dense_loss` without the embedding, with ``dice`` times its Dice part.  ``batch.labels`` is 0
+    at unknown pixels; a vote and a size count only inside known objects, so that both ends of a vote are
+    known.
+    """
+    known = batch.known.float()
+    if float(known.sum()) == 0:
+        zero = sum((getattr(out, n).sum() for n in ("foreground", "distance", "size", "offset")), 0.0)
+        return 0.0 * zero, {}
+    _, parts = dense_loss(out, batch, embed=False)
+    parts["dice"] = dice * parts["dice"]
+    return torch.stack(list(parts.values())).sum(), parts
+
+
+def distillation_loss(
+    out: Outputs, teacher: Outputs, where: Tensor, sure: float = 0.0, trust: Tensor | None = None
+) -> Tensor:
+    """Return how far the outputs are from the parent's, where it is confident.
+
+    Parameters
+    ----------
+    where : Tensor, (B, 1, H, W) bool
+        The pixels that count.
+    sure : float
+        Foreground probabilities between ``0.5 - sure`` and ``0.5 + sure`` do not count.
+    trust : Tensor or None, (B, 2)
+        Weights of what it calls background and foreground.
+    """
+    prob = torch.sigmoid(teacher.foreground)
+    confident = where & ((prob - 0.5).abs().amax(1, keepdim=True) >= sure)
+    inside = confident & (prob > 0.5)
+    weight = confident.float()
+    if trust is not None:
+        ground, object_ = (t.view(-1, 1, 1, 1) for t in trust.unbind(1))
+        weight = weight * torch.where(prob > 0.5, object_, ground)
+
+    def mean(x: Tensor, mask: Tensor) -> Tensor:
+        return (x * weight * mask).sum() / mask.sum().clamp_min(1.0)
+
+    fg = F.binary_cross_entropy_with_logits(out.foreground, prob, reduction="none")
+    fg = fg - F.binary_cross_entropy_with_logits(teacher.foreground, prob, reduction="none")
+    depth = (torch.sigmoid(out.distance) - torch.sigmoid(teacher.distance)).abs()
+    size = F.smooth_l1_loss(out.size, teacher.size, reduction="none", beta=0.1)
+    scale = torch.exp2((teacher.size - out.size).detach())
+    miss = out.offset - teacher.offset * scale
+    offset = F.smooth_l1_loss(miss, torch.zeros_like(miss), reduction="none", beta=0.1).sum(1, keepdim=True)
+    parts = [
+        mean(fg, confident),
+        2 * mean(depth, confident),
+        0.5 * mean(size, inside),
+        3 * mean(offset, inside),
+    ]
+    return torch.stack(parts).sum()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 CONTEXTS = ("none", "gate", "local", "global", "local+global")
 EMBEDDING = 16
 CANONICAL = 32.0  # pixels; sizes are predicted as log2(diameter / CANONICAL)
+_OWN = 0.01  # weight of a position's own guess in the consensus
 
 
 @dataclass(slots=True)
@@ -102,8 +103,9 @@ class DenseHead(nn.Module):
 class AttnSegNet(nn.Module):
     """Convolutions at strides 2, 4, 8 and 16; global attention at stride 16, local in the decoder at 8.
 
-    Local attention stands in the decoder, where a position already knows its wider surroundings: there it
-    gathers what belongs to its object.
+    Local attention stands in the decoder, where a position already knows its wider surroundings.  Every
+    position there guesses where the seed of its object lies; the first local head gathers the guesses of
+    those it attends to, and this consensus is the vote that the dense head refines.
 
     Parameters
     ----------
@@ -150,6 +152,7 @@ class AttnSegNet(nn.Module):
                 self.context[f"{deep}16{'abcdefgh'[n]}"] = ContextBlock(deep, w16)
         if "local" in context and local_in == "decoder":
             self.context["local8"] = ContextBlock("local", w8, radius)
+            self.guess = nn.Conv2d(w8, 2, 1)
         self.dec8 = Up(w16, w8, ResBlock(w8))
         self.dec4 = Up(w8, w4, ResBlock(w4))
         self.dec2 = Up(w4, w2, nn.Sequential(ConvBN(w2, w2), ConvBN(w2, w2)))
@@ -186,11 +189,29 @@ class AttnSegNet(nn.Module):
     def decode(self, maps: Features, tape: dict[str, Kept] | None = None, pool: int = 1) -> Outputs:
         """Map the encoder's feature maps to dense outputs."""
         s16 = self._attend(("global", "gate"), maps.s16, tape, pool)
-        d8 = self.dec8(s16, maps.s8)
-        if self.local_in == "decoder":
-            d8 = self._attend("local", d8, tape, pool)
-        out = self.dec2(self.dec4(d8, maps.s4), maps.s2)
-        return cast("Outputs", self.head(out, maps.shape))
+        d8, votes = self.dec8(s16, maps.s8), None
+        if self.local_in == "decoder" and "local8" in self.context:
+            d8, votes = self._vote(d8, tape)
+        out: Outputs = self.head(self.dec2(self.dec4(d8, maps.s4), maps.s2), maps.shape)
+        if votes is not None:
+            out.offset = out.offset + consensus(votes, out.size.detach())
+        return out
+
+    def _vote(self, x: Tensor, tape: dict[str, Kept] | None) -> tuple[Tensor, Tensor]:
+        """Run the local block on (B, C, h, w); return features and consensus votes, (B, 2, h, w) positions.
+
+        A guess counts as much as it is attended to; who attends to registers alone keeps their own.
+        """
+        axes = (torch.arange(n, device=x.device) for n in x.shape[-2:])
+        guess = torch.stack(torch.meshgrid(*axes, indexing="ij")) + self.guess(x).float()
+        kept: list[Kept] | None = None if tape is None else []
+        block = cast("ContextBlock", self.context["local8"])
+        x, found = block.gather(x, torch.cat([guess, torch.ones_like(guess[:, :1])], dim=1), kept)
+        votes = (found[:, :2] + _OWN * guess) / (found[:, 2:] + _OWN)
+        if tape is not None and kept:
+            kept[0].votes = votes
+            tape["local8"] = kept[0]
+        return x, votes
 
     def _attend(
         self, kinds: str | tuple[str, ...], x: Tensor, tape: dict[str, Kept] | None, pool: int
@@ -202,6 +223,26 @@ class AttnSegNet(nn.Module):
                 if tape is not None and kept:
                     tape[name] = kept[0]
         return x
+
+
+def consensus(votes: Tensor, size: Tensor) -> Tensor:
+    """Turn votes of stride-8 positions into offsets of pixels in object diameters.
+
+    Parameters
+    ----------
+    votes : Tensor, (B, 2, h, w) float32
+        Seed (y, x), in positions.
+    size : Tensor, (B, 1, H, W) float32
+        log2 of the object's diameter over ``CANONICAL``.
+
+    Returns
+    -------
+    Tensor, (B, 2, H, W) float32
+    """
+    shape = size.shape[-2:]
+    seed = F.interpolate(8 * votes + 3.5, scale_factor=8, mode="nearest")[..., : shape[0], : shape[1]]
+    at = torch.meshgrid(*(torch.arange(n, device=size.device) for n in shape), indexing="ij")
+    return (seed - torch.stack(at)) / (torch.exp2(size.clamp(-6, 8)) * CANONICAL)
 
 
 class ArticleNet(nn.Module):

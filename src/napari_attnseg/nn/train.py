@@ -15,7 +15,7 @@ from napari_attnseg.errors import CheckpointError, NumericalError, TrainingDataE
 from napari_attnseg.nn import device as devices
 from napari_attnseg.nn.augment import Batch, Prepared, make_batch
 from napari_attnseg.nn.checkpoint import read_tensors, write_tensors
-from napari_attnseg.nn.losses import attention_loss, dense_loss
+from napari_attnseg.nn.losses import attention_loss, dense_loss, vote_loss
 from napari_attnseg.records import TrainStep
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def train_steps(
     step, before = 0, 0.0
     if resume and checkpoint is not None and checkpoint.exists():
         meta = load_state(checkpoint, model, ema, optim)
-        _same_run(meta.get("identity"), identity)
+        same_run(meta.get("identity"), identity)
         step, before = int(meta["step"]), float(meta["seconds"])
     start = saved = time.monotonic()
     start = (started if started is not None and not before else start) - before
@@ -227,7 +227,7 @@ def _meta(step: int, seconds: float, identity: dict[str, Any] | None) -> dict[st
     return {"step": step, "seconds": seconds, "identity": identity}
 
 
-def _same_run(before: dict[str, Any] | None, now: dict[str, Any] | None) -> None:
+def same_run(before: dict[str, Any] | None, now: dict[str, Any] | None) -> None:
     """Raise ``CheckpointError`` where a run to go on with differs from the one asked for."""
     for name, value in (before or {}).items():
         if now is not None and now.get(name) != value:
@@ -284,7 +284,8 @@ def _step(
     loss, parts = dense_loss(out, batch)
     if tape:
         parts["attention"] = recipe.attention * attention_loss(tape, batch.labels, batch.known)
-        loss = loss + parts["attention"]
+        parts["votes"] = vote_loss(tape, batch)
+        loss = loss + parts["attention"] + parts["votes"]
     value = float(loss.detach())
     if not math.isfinite(value):
         raise NumericalError(
