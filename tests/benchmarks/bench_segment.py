@@ -1,6 +1,6 @@
 """How long a segmentation takes, as a ratio to a matrix product of the same run; not a test.
 
-    python tests/benchmarks/bench_segment.py [--sizes 512 1024] [--repeats 5] [--device cpu]
+    python tests/benchmarks/bench_segment.py [--sizes 512 1024] [--repeats 5] [--device cpu] [--crowd]
 
 The unit is one 1024 x 1024 float32 ``torch`` matrix product in processor seconds (on a GPU: wall seconds).
 Network and readout are timed apart, warm, on a new generated image for each repetition; the median counts.
@@ -23,6 +23,8 @@ from napari_attnseg.params import ReadoutParams
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from napari_attnseg.engine import Engine
+
 
 def timed(run: Callable[[], object], clock: Callable[[], float]) -> float:
     """Return the seconds of one call."""
@@ -39,6 +41,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1024])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--crowd", action="store_true", help="also: the readout of few and of many objects")
     args = parser.parse_args()
     engine = load_engine("base", args.device)
     on_cpu = engine.device.startswith("CPU")
@@ -69,6 +72,22 @@ def main() -> None:
             f"{size} x {size}: network {median(network):.1f} + readout {median(readout):.1f}"
             f" = {median(total):.1f} units ({objects} objects in the last image)"
         )
+    if args.crowd:
+        crowd(engine)
+
+
+def crowd(engine: Engine, side: int = 2048) -> None:
+    """Time the readout of a field with few big and with many small objects that cover as much."""
+    seconds = {}
+    for diameter in (200.0, 20.0):
+        image, _ = fluorescence((side, side), 0, diameter=diameter, density=0.38, kind="ellipse")
+        maps = engine.maps(image, zoom=24 / diameter if diameter > 50 else 1.0)
+        read_out(maps, ReadoutParams())
+        start = time.process_time()
+        count = int(read_out(maps, ReadoutParams())[0].max())
+        seconds[count] = time.process_time() - start
+    (few, a), (many, b) = sorted(seconds.items())
+    print(f"readout of {side} x {side}: {many} objects take {b / a:.2f} times as long as {few}")
 
 
 if __name__ == "__main__":
