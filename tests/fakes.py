@@ -65,6 +65,17 @@ class FakeEngine:
         both = np.stack([grey, 1 - grey])
         return (both / np.maximum(np.linalg.norm(both, axis=0), 1e-6)).astype(np.float32)
 
+    def outputs(self, images, *, zoom=1.0, norm=None):
+        maps = [self.maps(image, zoom=zoom, norm=norm) for image in images]
+        p = np.stack([np.clip(m.foreground, 0.01, 0.99) for m in maps])
+        rest = [np.stack([m.distance for m in maps]), np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)]
+        return np.stack([np.log(p / (1 - p)), *rest], axis=1).astype(np.float32)
+
+    def gradient(self, image, target, *, zoom=1.0, norm=None):
+        grey = np.clip(self._grey(image, norm), 0.01, 0.99)
+        slope = np.where((grey > 0.01) & (grey < 0.99), target / (grey * (1 - grey)), 0).astype(np.float32)
+        return slope if image.ndim == 2 else np.repeat(slope[..., None] / 3, 3, axis=2)
+
     def save(self, folder: Path) -> ModelCard:
         return self.card
 

@@ -43,10 +43,10 @@ class Substitute:
     def __init__(self, engine: TorchEngine) -> None:
         self.real = torch.nn.functional.scaled_dot_product_attention
         self.block, self.how, self.now = "", "", ""
-        self.kept: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.kept: dict[tuple[str, int], tuple[torch.Tensor, torch.Tensor]] = {}
         self.names = list(engine._model.context)
         for name, block in engine._model.context.items():
-            block.attention.register_forward_pre_hook(lambda *_args, name=name: setattr(self, "now", name))
+            block.norm1.register_forward_pre_hook(lambda *_args, name=name: setattr(self, "now", name))
         attention.F.scaled_dot_product_attention = self  # type: ignore[assignment]
 
     def __call__(
@@ -59,13 +59,13 @@ class Substitute:
     ) -> torch.Tensor:
         """Attend, with what is to be replaced replaced."""
         if self.how == "record":
-            self.kept[self.now] = (q, k)
+            self.kept[self.now, q.shape[1]] = (q, k)  # votes are gathered by one head alone
         elif self.now == self.block and self.how == "uniform":
             q = torch.zeros_like(q)
             if attn_mask is not None:
                 attn_mask = attn_mask.masked_fill(attn_mask.isfinite(), 0.0)
         elif self.now == self.block and self.how == "other":
-            q, k = self.kept[self.now]
+            q, k = self.kept[self.now, q.shape[1]]
         return self.real(q, k, v, attn_mask=attn_mask, scale=scale)
 
 

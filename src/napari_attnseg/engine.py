@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from napari_attnseg.errors import EngineUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from napari_attnseg.core.attention import AttentionTape
     from napari_attnseg.params import TrainParams
-    from napari_attnseg.records import DenseMaps, ModelCard, Normalisation, Sample, TrainStep
+    from napari_attnseg.records import DenseMaps, ModelCard, Normalisation, Sample, TrainEvent, TrainStep
 
 
 @runtime_checkable
@@ -60,6 +60,34 @@ class Engine(Protocol):
         """Return pixel embeddings, (C, H, W) float32 in image pixels, each of unit length."""
         ...
 
+    def outputs(
+        self,
+        images: Sequence[npt.NDArray[np.generic]],
+        *,
+        zoom: float = 1.0,
+        norm: Normalisation | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Return what the network says before it is scaled, of several images of one shape, in float32.
+
+        For checks that compare small changes: (n, 5, H, W) in image pixels, foreground logit, distance
+        logit, log2 of the size, and the vote (dy, dx) in object diameters.
+        """
+        ...
+
+    def gradient(
+        self,
+        image: npt.NDArray[np.generic],
+        target: npt.NDArray[np.float32],
+        *,
+        zoom: float = 1.0,
+        norm: Normalisation | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Return the derivative of ``sum(target * foreground logit)`` by the scaled intensities.
+
+        ``target`` is (H, W), in image pixels; the result is (H, W), or (H, W, 3) for colour.
+        """
+        ...
+
     def save(self, folder: Path) -> ModelCard:
         """Write weights and card into ``folder`` (whole or not at all)."""
         ...
@@ -95,16 +123,34 @@ def load_engine(name: str = "base", device: str = "auto") -> Engine:
 
 
 def train_model(
-    samples: Sequence[Sample], params: TrainParams, *, started: float | None = None
-) -> Iterator[TrainStep]:
+    samples: Sequence[Sample],
+    params: TrainParams,
+    *,
+    started: float | None = None,
+    run: Path | None = None,
+    stop: Callable[[], bool] | None = None,
+    preview: npt.NDArray[np.float32] | None = None,
+    on_preview: Callable[[npt.NDArray[np.int32]], None] | None = None,
+) -> Iterator[TrainStep | TrainEvent]:
     """Train a model on samples and store it under ``params.name``; yields after every step.
 
     Parameters
     ----------
     samples : sequence of Sample
     params : TrainParams
+        Without ``steps`` and ``minutes`` a tuning stops early by itself.
     started : float or None
         ``time.monotonic()`` from which ``params.minutes`` count; now when None.
+    run : Path or None
+        Folder of the checkpoints; one that is removed at the end when None.
+    stop : callable or None
+        Asked after every step; True ends a tuning, which then stores its best only if that improved.
+    preview : ndarray or None, (C, H, W) float32
+        A field that a tuning segments after every validation; ``on_preview`` is given the labels, (H, W).
+
+    Yields
+    ------
+    TrainStep, TrainEvent
 
     Raises
     ------
@@ -116,6 +162,8 @@ def train_model(
         The run to resume was another one.
     NumericalError
         The loss stopped being finite.
+    OutOfMemoryError
+        Even the smallest crops do not fit.
     """
     from napari_attnseg.store import models
 
@@ -123,7 +171,30 @@ def train_model(
     _nn()
     from napari_attnseg.nn.finetune import train_and_store
 
-    return train_and_store(samples, params, parent, started)
+    return train_and_store(
+        samples, params, parent, started, run=run, stop=stop, preview=preview, on_preview=on_preview
+    )
+
+
+def onnx_bytes(name: str) -> bytes:
+    """Return a model as the bytes of an ONNX file; see ``nn.onnx_export`` for its inputs and outputs.
+
+    Raises
+    ------
+    UnknownModelError
+        No model of that name.
+    EngineUnavailableError
+        torch, or the packages that write ONNX, are not installed.
+    EngineError, CheckpointError
+        The network cannot be written as ONNX; the model's files are damaged.
+    """
+    from napari_attnseg.store import models
+
+    stored = models.find(name)
+    _nn()
+    from napari_attnseg.nn import onnx_export
+
+    return onnx_export.onnx_bytes(stored.card, stored.weights)
 
 
 def devices() -> list[str]:

@@ -13,6 +13,8 @@ Method = Literal["attention", "kmeans", "slic"]
 Task = Literal["instances", "classes"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Readout = Literal["auto", "seeds", "watershed"]
+Tier = Literal["quick", "full"]
+Known = Literal["all", "objects"]
 
 
 class ReadoutParams(BaseModel):
@@ -35,6 +37,14 @@ class ReadoutParams(BaseModel):
     )
     min_size: int = Field(
         12, ge=0, le=1_000_000, title="Smallest size", description="Objects of fewer pixels are dropped."
+    )
+    min_confidence: float = Field(
+        0.0,
+        ge=0.0,
+        le=0.99,
+        title="Least confidence",
+        description="Objects whose confidence, the mean over their pixels of foreground probability times "
+        "attention on their seed, is lower are dropped: faint and blurred ones first.",
     )
     split: float = Field(
         0.0,
@@ -117,6 +127,18 @@ class TrainParams(BaseModel):
     )
     minutes: float | None = Field(
         None, gt=0.0, title="Minutes", description="Length in wall time, reading and start-up included."
+    )
+    tier: Tier = Field(
+        "quick",
+        title="Thoroughness",
+        description="'quick' tunes heads and low-rank adapters on the decoder; 'full' tunes all weights "
+        "and takes longer. Not used from scratch.",
+    )
+    known: Known = Field(
+        "all",
+        title="Known pixels",
+        description="What the labels say: 'all': every pixel, 0 is background. 'objects': only the "
+        "labelled objects and their borders; 0 is not known.",
     )
     seed: int = Field(0, ge=0, title="Seed", description="Of all random choices.")
     device: Device = Field("auto", title="Device", description="Where the network learns.")

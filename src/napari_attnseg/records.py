@@ -228,6 +228,8 @@ class AttentionRow:
         Where the tokens lie.
     window : int or None
         Half-width of the local window in tokens; None when global.
+    value : bool
+        Whether the weights are shares of what the values add to the features, not of attention.
     """
 
     weights: npt.NDArray[np.float32]
@@ -238,6 +240,7 @@ class AttentionRow:
     query: tuple[int, int]
     grid: TokenGrid
     window: int | None = None
+    value: bool = False
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         import numpy as np
@@ -266,11 +269,23 @@ class Sample:
         Instances, 0 = background.
     known : ndarray, (H, W) bool
         Where the labels may teach.
+    name : str
+        Image and plane it was cut from: samples of one name are one field of view.
+    origin : tuple of int
+        (y, x) of its first pixel in that plane.
+    before : ndarray or None, (H, W) int32
+        The prediction that was corrected.
+    objects : tuple of int
+        Ids in ``labels`` of the objects that the user corrected; empty means all of them.
     """
 
     image: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int32]
     known: npt.NDArray[np.bool_]
+    name: str = ""
+    origin: tuple[int, int] = (0, 0)
+    before: npt.NDArray[np.int32] | None = None
+    objects: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +299,22 @@ class TrainStep:
     val: float | None = None
     seconds: float = 0.0
     parts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainEvent:
+    """What a fine-tuning says between its steps: one line of ``progress.jsonl``.
+
+    Attributes
+    ----------
+    kind : str
+        "phase", "estimate", "val", "preview", "note" or "result".
+    data : mapping
+        JSON-able.
+    """
+
+    kind: str
+    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

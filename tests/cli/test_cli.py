@@ -319,9 +319,9 @@ def test_train_reports_lines_and_one_object(pairs, capsys, monkeypatch):
     [
         (["--steps", "2", "--minutes", "1"], "Give one"),
         (["--steps", "0"], "--steps"),
-        (["--known", "objects"], "--known"),
-        (["--tier", "quick"], "No such option"),
-        (["--run", "x"], "No such option"),
+        (["--known", "nowhere"], "no folder"),
+        (["--tier", "slow"], "--tier"),
+        (["--run", "x"], "cannot be given with --run"),
     ],
 )
 def test_train_refuses_in_words(pairs, capsys, options, words):
@@ -408,7 +408,6 @@ def test_version_and_unknown_commands(capsys):
     assert "napari-attnseg" in capsys.readouterr().out
     for command in ("scribble", "replay", "export"):  # not built: absent
         refused(capsys, call(command), "No such command")
-    refused(capsys, call("models", "export", "base"), "No such command")
     assert call() == 2
 
 
@@ -431,3 +430,45 @@ def test_python_dash_m_refuses_without_a_traceback(tmp_path):
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("value", [False, True])
+def test_attention_gives_the_numbers_of_the_window(tmp_path, value):
+    """With the shipped model: the file has, bit for bit, what the window's overlay shows after a run."""
+    pytest.importorskip("torch")
+    from napari_attnseg.core.axes import source_of
+    from napari_attnseg.core.synth import fluorescence
+    from napari_attnseg.engine import load_engine
+    from napari_attnseg.jobs.progress import drive
+    from napari_attnseg.jobs.segment import encode
+    from napari_attnseg.jobs.tape import record_tape
+    from napari_attnseg.records import PlaneKey
+
+    picture = fluorescence((120, 150), seed=4)[0]
+    write_tiff(tmp_path / "a.tif", picture)
+    engine, source, params = load_engine("base", "cpu"), source_of(picture), SegmentParams(device="cpu")
+    encoded = drive(encode(engine, source, params))
+    tape = drive(record_tape(engine, source, PlaneKey(), (5, 5), encoded, params))
+    for name in tape.network:
+        row = tape.row(name, (60, 70), "0", value)
+        options = ["--block", name, "--head", 0, "--device", "cpu", *(["--value"] if value else [])]
+        assert call("attention", tmp_path / "a.tif", "--at", 60, 70, "--out", tmp_path / name, *options) == 0
+        painted = read_image(tmp_path / name / "a_attention.tif").data
+        np.testing.assert_array_equal(painted, row.grid.paint(row.weights, picture.shape))
+
+
+def test_attention_can_be_checked(engine, image, tmp_path, capsys):
+    code = call("attention", image, "--at", 40, 70, "--out", tmp_path, "--json", "--diameter", 24, "--check")
+    assert code == 0
+    captured = capsys.readouterr()
+    check = json.loads(captured.out)["check"]
+    assert check["verdict"] in ("yes", "no", "unclear")
+    assert len(check["random"]) == 20
+    assert check["words"] in captured.err.replace("\n", " ")
+
+
+def test_values_of_a_block_that_has_none_are_refused(engine, image, tmp_path, capsys):
+    out = tmp_path / "out"
+    code = call("attention", image, "--at", 40, 70, "--out", out, "--value")
+    refused(capsys, code, "no values")
+    assert not out.exists()

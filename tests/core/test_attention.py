@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_attnseg.core import attention
-from napari_attnseg.core.attention import AttentionTape, QKBlock
+from napari_attnseg.core.attention import AttentionTape, QKBlock, window_box
 from napari_attnseg.core.grid import TokenGrid
 from napari_attnseg.errors import InputError
 
@@ -101,6 +101,79 @@ def test_a_tape_answers_and_refuses_in_words():
     for head in ("3", "-1", "two"):
         with pytest.raises(InputError, match="head"):
             tape.row("global1", (40, 60), head)
+
+
+def valued(shape, window=None, seed=0):
+    """Return a block with values, and what the values of each head add, (heads, N + R, C)."""
+    b = block(shape, window, seed=seed)
+    rng = np.random.default_rng(seed + 1)
+    count, registers = shape[0] * shape[1], b.registers.shape[1]
+    added = rng.normal(size=(HEADS, count + registers, 5)).astype(np.float32)
+    gram = np.einsum("gnc,hnc->ngh", added, added)
+    b.gram, b.register_gram = gram[:count], gram[count:]
+    return b, added
+
+
+@pytest.mark.parametrize("window", [None, 2])
+@pytest.mark.parametrize("token", [(0, 0), (2, 3), (4, 5)])
+@pytest.mark.parametrize("head", ["1", "mean"])
+def test_value_rows_are_norms_of_what_is_added(window, token, head):
+    b, added = valued((5, 6), window)
+    weights, share = b.row((32 + token[0] * 16, 48 + token[1] * 16), head, value=True)
+    heads = range(HEADS) if head == "mean" else [int(head)]
+    sums = np.zeros((30 + 4, 5))
+    for h in heads:
+        q = b.q[h, token[0] * 6 + token[1]].astype(float)
+        slots = np.exp(b.registers[h].astype(float) @ q * b.scale)
+        row, left = naive(b, token, h)
+        both = np.concatenate([row.ravel(), left * slots / slots.sum()])
+        sums += both[:, None] * added[h]
+    norms = np.linalg.norm(sums, axis=1)
+    np.testing.assert_allclose(weights.ravel(), norms[:30] / norms.sum(), atol=1e-5)
+    assert share == pytest.approx(norms[30:].sum() / norms.sum(), abs=1e-5)
+
+
+def test_blocks_without_values_say_so():
+    tape = AttentionTape({"plain": block((5, 6)), "valued": valued((5, 6))[0]})
+    assert not tape.has_values("plain")
+    assert tape.has_values("valued")
+    assert tape.row("valued", (40, 60), value=True).value
+    with pytest.raises(InputError, match="no values"):
+        tape.row("plain", (40, 60), value=True)
+    with pytest.raises(InputError, match="keeps no values"):
+        block((5, 6)).weights(np.array([0]), "mean", value=True)
+
+
+@pytest.mark.parametrize("window", [None, 2])
+def test_many_rows_at_once_are_the_single_rows(window):
+    b = block((5, 6), window)
+    tokens = np.array([0, 7, 29])
+    weights, share = b.weights(tokens, "mean")
+    mass = np.array([0.2, 0.5, 0.3], dtype=np.float32)
+    total = b.scatter(tokens, weights, mass).reshape(5, 6)
+    rows = [b.row((32 + t // 6 * 16, 48 + t % 6 * 16), "mean") for t in tokens]
+    wanted = sum(m * row for m, (row, _) in zip(mass, rows, strict=True))
+    np.testing.assert_allclose(total, wanted, atol=1e-6)
+    np.testing.assert_allclose(share, [s for _, s in rows], atol=1e-6)
+
+
+def test_the_tape_knows_its_field_its_bytes_and_its_own_blocks():
+    b = block((5, 6))
+    tape = AttentionTape({"global1": b})
+    assert tape.field == ((32, 48), (80, 96))
+    assert tape.exposed
+    assert tape.network == ("global1",)
+    before = tape.nbytes
+    assert before == b.q.nbytes + b.k.nbytes + b.registers.nbytes
+    tape.row("global1", (40, 60))
+    assert tape.nbytes > before  # promoted keys are counted
+
+
+def test_the_outline_of_a_window_is_cut_at_the_border():
+    assert window_box(block((5, 6)), (40, 60)) is None
+    local = block((5, 6), 1)
+    assert window_box(local, (32 + 2 * 16, 48 + 3 * 16)) == (32 + 15.5, 48 + 31.5, 32 + 63.5, 48 + 79.5)
+    assert window_box(local, (32, 48)) == (31.5, 47.5, 32 + 31.5, 48 + 31.5)
 
 
 def test_softmax_gives_nothing_to_minus_infinity():

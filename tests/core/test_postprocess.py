@@ -10,7 +10,8 @@ import pytest
 from napari_attnseg.core.grid import TokenGrid
 from napari_attnseg.core.metrics import compare, scores
 from napari_attnseg.core.objects import measure
-from napari_attnseg.core.postprocess import SeedBlock, fill_holes, find_seeds, largest_pieces, read_out, tidy
+from napari_attnseg.core.postprocess import fill_holes, find_seeds, largest_pieces, read_out, tidy
+from napari_attnseg.core.seedblock import SeedBlock
 from napari_attnseg.core.synth import scatter
 from napari_attnseg.errors import InputError
 from napari_attnseg.params import ReadoutParams
@@ -171,3 +172,19 @@ def test_maps_are_not_changed() -> None:
     read_out(maps, ReadoutParams())
     np.testing.assert_array_equal(maps.foreground, copy.foreground)
     np.testing.assert_array_equal(maps.offset, copy.offset)
+
+
+def test_objects_below_the_least_confidence_are_dropped() -> None:
+    truth = np.zeros((40, 80), np.int32)
+    truth[5:25, 5:25], truth[5:25, 45:65] = 1, 2
+    maps = perfect(truth, 0.0)
+    foreground = np.where(truth == 2, np.float32(0.6), maps.foreground)
+    maps = replace(maps, foreground=foreground)
+    labels, features = read_out(maps, ReadoutParams())
+    assert labels.max() == 2
+    kept, sure = read_out(maps, ReadoutParams(min_confidence=0.8))
+    assert kept.max() == 1
+    np.testing.assert_array_equal(kept > 0, truth == 1)
+    assert sure["confidence"].tolist() == features["confidence"][features["confidence"] >= 0.8].tolist()
+    assert sure["index"].tolist() == [1]
+    assert sure["size"].tolist() == [400]

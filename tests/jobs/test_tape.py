@@ -5,12 +5,16 @@ import pytest
 
 from napari_attnseg.core.attention import AttentionTape
 from napari_attnseg.core.axes import source_of
+from napari_attnseg.core.grid import TokenGrid
+from napari_attnseg.core.postprocess import find_seeds
+from napari_attnseg.core.seedblock import seed_block
 from napari_attnseg.errors import InputError, ModelError
 from napari_attnseg.jobs.progress import drive
 from napari_attnseg.jobs.segment import encode
-from napari_attnseg.jobs.tape import default_block, record_tape
+from napari_attnseg.jobs.tape import default_block, readout_of, record_other, record_tape, with_readout
 from napari_attnseg.params import SegmentParams
 from napari_attnseg.records import PlaneKey
+from napari_attnseg.store.cache import TapeCache
 from tests.fakes import FakeEngine, blobs
 
 
@@ -79,3 +83,65 @@ def test_the_first_global_block_is_shown_first():
     assert default_block(AttentionTape({"local1": tape.block("local1")})) == "local1"
     with pytest.raises(ModelError):
         default_block(AttentionTape({}))
+
+
+def test_the_readout_is_that_of_the_run():
+    engine, source, params = FakeEngine(), source_of(split_votes()), SegmentParams(diameter=24, threshold=0.3)
+    engine.tape = voting_tape(engine)
+    encoded = drive(encode(engine, source, params))
+    tape = drive(record_tape(engine, source, PlaneKey(), None, encoded, params))
+    wanted = find_seeds(encoded.maps[PlaneKey()], 0.3, 0.0)
+    np.testing.assert_array_equal(tape.block("readout").seeds.pixels, wanted.pixels)
+    changed = with_readout(tape, encoded, PlaneKey(), SegmentParams(threshold=0.8))
+    assert len(changed.block("readout").seeds.pixels) < len(wanted.pixels)
+    assert changed.block("global1") is tape.block("global1")
+    assert with_readout(tape, None, PlaneKey(), params) is tape
+    assert readout_of(encoded, PlaneKey((7,)), params) is None
+
+
+def split_votes():
+    y, x = np.indices((96, 128))
+    return (np.hypot(y - 48, x - 64) < 30) * np.linspace(100, 255, 128).astype(np.uint8)
+
+
+def voting_tape(engine):
+    plain = engine.tape
+
+    def tape(image, *, zoom=1.0, norm=None, origin=(0, 0)):
+        found = plain(image, zoom=zoom, norm=norm, origin=origin)
+        grid = TokenGrid(1, 1.0, image.shape, origin, image.shape)
+        maps = engine.maps(image, zoom=zoom, norm=norm)
+        return AttentionTape({**found.blocks, "readout": seed_block(maps, grid)}, zoom, "fake")
+
+    return tape
+
+
+def test_a_kept_tape_needs_no_network(tmp_path):
+    image, cache = blobs()[0].copy(), TapeCache(folder=tmp_path)
+    engine, params = FakeEngine(), SegmentParams(diameter=24)
+
+    def record():
+        before = len(engine.calls)
+        tape = drive(record_tape(engine, source_of(image), PlaneKey(), (5, 7), None, params, cache))
+        return tape, len(engine.calls) - before
+
+    first, ran = record()
+    assert ran == 1
+    again, ran = record()
+    assert ran == 0
+    assert again is first
+    image[0, 0] ^= 255  # an edit in place is seen
+    changed, ran = record()
+    assert ran == 1
+    assert changed is not first
+
+
+def test_the_same_place_under_another_model(monkeypatch):
+    other = FakeEngine(diameter=48)
+    monkeypatch.setattr("napari_attnseg.engine.load_engine", lambda name, device: other)
+    source, params = source_of(blobs()[0]), SegmentParams(diameter=24)
+    encoded = drive(encode(FakeEngine(), source, params))
+    tape = drive(record_other("tuned", "cpu", source, PlaneKey(), (5, 7), encoded, params))
+    assert tape.zoom == 1.0  # that of the run, not what the other model would choose
+    assert tape.block("global1").grid.origin == (0, 0)
+    assert other.closed

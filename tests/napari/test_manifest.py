@@ -73,10 +73,10 @@ def test_settings_have_defaults_and_are_read(manifest, tmp_path, monkeypatch):
     kept = SimpleNamespace(
         engine=SimpleNamespace(device="cpu", tile_size=100),
         models=SimpleNamespace(folder=str(tmp_path)),
-        cache=SimpleNamespace(limit_gb=0.5),
+        cache=SimpleNamespace(limit_gb=0.5, tape_gb=0.25, tape_disk_gb=0),
     )
     monkeypatch.setattr("napari.settings.get_plugin_settings", lambda name: kept)
-    assert settings.read() == settings.Settings("cpu", 128, tmp_path, 512 * 1024**2)
+    assert settings.read() == settings.Settings("cpu", 128, tmp_path, 512 * 1024**2, 256 * 1024**2, 0)
 
     def unknown(name):
         raise KeyError(name)
@@ -86,4 +86,8 @@ def test_settings_have_defaults_and_are_read(manifest, tmp_path, monkeypatch):
     declared = {
         section: set(conf.properties) for section, conf in manifest.contributions.configurations.items()
     }
-    assert declared == {"engine": {"device", "tile_size"}, "models": {"folder"}, "cache": {"limit_gb"}}
+    assert declared == {
+        "engine": {"device", "tile_size"},
+        "models": {"folder"},
+        "cache": {"limit_gb", "tape_gb", "tape_disk_gb"},
+    }

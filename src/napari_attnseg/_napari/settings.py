@@ -22,12 +22,16 @@ class Settings:
         Folder of the user's models; None is the standard one.
     cache_bytes : int
         How much of the network's results may be kept.
+    tape_bytes, tape_disk_bytes : int
+        How much recorded attention may be kept in memory and on disk.
     """
 
     device: str = "auto"
     tile: int | None = None
     models: Path | None = None
     cache_bytes: int = 2 * 1024**3
+    tape_bytes: int = 1024**3 // 2
+    tape_disk_bytes: int = 1024**3
 
 
 def read() -> Settings:
@@ -44,4 +48,6 @@ def read() -> Settings:
         tile=max(size, 128) if size else None,
         models=Path(kept.models.folder).expanduser() if kept.models.folder else None,
         cache_bytes=int(kept.cache.limit_gb * 1024**3),
+        tape_bytes=int(kept.cache.tape_gb * 1024**3),
+        tape_disk_bytes=int(kept.cache.tape_disk_gb * 1024**3),
     )

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 @click.option("--at", required=True, nargs=2, type=int, metavar="Y X", help="Pixel: row and column from 0.")
 @click.option("--block", help="Attention block; 'models show' lists them.  [default: the first global one]")
 @click.option("--head", default="mean", show_default=True, help="'mean', or the number of a head.")
+@click.option("--value", is_flag=True, help="Weigh by the values: each token's share in what the block adds.")
+@click.option(
+    "--check", is_flag=True, help="Cover what the pixel attends to, run again, and say whether it matters."
+)
 @click.option("--plane", help="Which plane of a stack, such as '0' or '2,5'.  [default: the first]")
 @click.option("--out", required=True, type=FILE, help="Folder for the results; made if needed.")
 @params_options(["model", "diameter", "channel", "device", "tile"])
@@ -39,6 +43,8 @@ def attention_command(
     at: tuple[int, int],
     block: str | None,
     head: str,
+    value: bool,
+    check: bool,
     plane: str | None,
     out: Path,
     as_json: bool,
@@ -47,11 +53,12 @@ def attention_command(
     """Show what the pixel Y X of FILE attended to.
 
     Writes OUT/<name>_attention.tif (float32, image size, the weight of each token over its cell) and a heat
-    map over the image as .png.
+    map over the image as .png.  The numbers are those of the window.
     """
     from napari_attnseg.core import render
     from napari_attnseg.core.axes import read_plane
     from napari_attnseg.jobs.api import validated
+    from napari_attnseg.jobs.faithfulness import check_query
     from napari_attnseg.jobs.progress import drive
     from napari_attnseg.jobs.tape import default_block, record_tape
     from napari_attnseg.store.images import read_image, replacing, save_png, save_tiff
@@ -66,8 +73,12 @@ def attention_command(
     engine = door.load_engine(params.model, params.device)
     with progress_bar() as show:
         tape = drive(record_tape(engine, source, key, at, None, params), show)
-    assert tape is not None  # nothing cancels this run
-    row = tape.row(block or default_block(tape), at, head)
+        assert tape is not None  # nothing cancels this run
+        row = tape.row(block or default_block(tape), at, head, value)
+        checked = None
+        if check:
+            job = check_query(engine, source, key, at, params, block=row.block, head=row.head, value=value)
+            checked = drive(job, show)
     painted = row.grid.paint(row.weights, source.shape_yx)
     picture = render.heat(painted, read_plane(source, key, None, params.channel), at=at)
     with replacing(tif) as part, replacing(png) as part_png:  # both or none
@@ -81,6 +92,7 @@ def attention_command(
         "block": row.block,
         "kind": row.kind,
         "head": row.head,
+        "value": row.value,
         "stride": row.grid.stride,
         "zoom": row.grid.zoom,
         "origin": list(row.grid.origin),
@@ -90,6 +102,9 @@ def attention_command(
         "output": str(tif),
         "picture": str(png),
     }
+    if checked is not None:
+        say(checked.words)
+        result["check"] = {**checked.to_dict(), "words": checked.words}
     report(result, as_json, f"{tif}\n{png}")
 
 

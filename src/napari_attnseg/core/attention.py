@@ -1,13 +1,14 @@
-"""Exact attention rows and column sums from kept queries and keys, in numpy.
+"""Exact attention rows from kept queries and keys, in numpy.
 
 A block keeps ``q`` and ``k`` (fp16 for storage); a row ``softmax(q_i k^T / sqrt(d) + position)`` is
-computed when asked for, and no N x N matrix is ever held.
+computed when asked for, and no N x N matrix is ever held.  Maps over the field are made of the same rows,
+chunk by chunk (:mod:`napari_attnseg.core.attention_maps`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -16,15 +17,18 @@ from napari_attnseg.records import AttentionRow
 from napari_attnseg.registry import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import numpy.typing as npt
 
     from napari_attnseg.core.grid import TokenGrid
 
+    Floats = npt.NDArray[np.float32]
+    Tokens = npt.NDArray[np.intp]
+
 MAX_EXACT_TOKENS = 4096
 _SAMPLED_QUERIES = 1024
-_CHUNK = 256
+_CHUNK = 2**21  # weights held at a time
 
 
 class Block(Protocol):
@@ -36,21 +40,21 @@ class Block(Protocol):
     grid: TokenGrid
     window: int | None
 
-    def row(self, pixel: tuple[int, int], head: str) -> tuple[npt.NDArray[np.float32], float]:
+    def row(self, pixel: tuple[int, int], head: str) -> tuple[Floats, float]:
         """Return weights (gh, gw) and the register share for a pixel."""
         ...
 
-    def received(self, head: str) -> tuple[npt.NDArray[np.float32], bool]:
+    def received(self, head: str) -> tuple[Floats, bool]:
         """Return the attention received by each token (gh, gw), mean over queries, and whether sampled."""
         ...
 
 
-def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def softmax(logits: Floats) -> Floats:
     """Return the softmax over the last axis; ``-inf`` gets weight 0."""
-    top = logits.max(axis=-1, keepdims=True)
-    exp = np.exp(logits - top)
-    out: npt.NDArray[np.float32] = exp / exp.sum(axis=-1, keepdims=True)
-    return out
+    exp: Floats = logits - logits.max(axis=-1, keepdims=True)
+    np.exp(exp, out=exp)
+    exp /= exp.sum(axis=-1, keepdims=True)
+    return exp
 
 
 def heads_of(head: str, count: int) -> list[int]:
@@ -80,6 +84,9 @@ class QKBlock:
         Half-width of the window in tokens; None for global attention.
     bias : ndarray or None, (heads, 2 window + 1, 2 window + 1) float32
         Relative-position bias of a local block.
+    gram, register_gram : ndarray or None, (N, heads, heads) and (R, heads, heads) float32
+        Inner products of what the heads' values add to the features (``W_o v``); a few numbers a token are
+        all that value-weighted rows need.
     """
 
     name: str
@@ -91,97 +98,132 @@ class QKBlock:
     registers: npt.NDArray[np.float16]
     scale: float
     window: int | None = None
-    bias: npt.NDArray[np.float32] | None = None
-    _k32: npt.NDArray[np.float32] | None = None
+    bias: Floats | None = None
+    gram: Floats | None = None
+    register_gram: Floats | None = None
+    _k32: Floats | None = None
 
-    def _keys(self) -> npt.NDArray[np.float32]:
+    def row(self, pixel: tuple[int, int], head: str, value: bool = False) -> tuple[Floats, float]:
+        """Return weights (gh, gw) and the register share for a pixel."""
+        token = self.grid.token_of(pixel)
+        flat = np.array([token[0] * self.grid.shape[1] + token[1]])
+        weights, share = self.weights(flat, head, value)
+        return self._on_grid(self.scatter(flat, weights)), float(share[0])
+
+    def weights(self, tokens: Tokens, head: str, value: bool = False) -> tuple[Floats, Floats]:
+        """Return the rows of some query tokens.
+
+        Parameters
+        ----------
+        tokens : ndarray, (n,)
+            Flat numbers of the query tokens.
+        head : str
+            "mean" or a head's number.
+        value : bool
+            Weigh by the values: the share of each key in ``sum |W_o sum_h a_h v_h|``.
+
+        Returns
+        -------
+        weights : ndarray, (n, K) float32
+            Over all tokens for a global block, over :meth:`places` for a local one (0 outside the field).
+        registers : ndarray, (n,) float32
+            What is left for the registers: a row and its register share sum to 1.
+        """
+        chosen = heads_of(head, self.heads)
+        places = self.places(tokens)
+        rows = [self._softmax(tokens, places, h) for h in chosen]
+        if value:
+            both = self._by_value(rows, chosen, places)
+        else:
+            both = rows[0]
+            for other in rows[1:]:
+                both += other
+            both /= np.float32(len(chosen))
+        count = both.shape[1] - self.registers.shape[1]
+        return both[:, :count], both[:, count:].sum(axis=1)
+
+    def places(self, tokens: Tokens) -> Tokens | None:
+        """Return the flat key tokens of each query's window, (n, K), -1 outside; None for all keys."""
+        if self.window is None:
+            return None
+        gh, gw = self.grid.shape
+        reach = np.arange(-self.window, self.window + 1)
+        y, x = (part[:, None] + reach for part in np.divmod(tokens, gw))
+        inside = ((y >= 0) & (y < gh))[:, :, None] & ((x >= 0) & (x < gw))[:, None, :]
+        flat = np.where(inside, y[:, :, None] * gw + x[:, None, :], -1)
+        return flat.reshape(len(tokens), -1)
+
+    def _softmax(self, tokens: Tokens, places: Tokens | None, h: int) -> Floats:
+        """Return the weights of one head over keys and registers, (n, K + R)."""
+        q = self.q[h, tokens].astype(np.float32) * np.float32(self.scale)
+        if places is None:
+            return softmax(q @ self._keys()[h].T)
+        keys = self.k[h, places.clip(0)].astype(np.float32)
+        logits = np.matmul(keys, q[:, :, None])[..., 0]
+        if self.bias is not None:
+            logits += self.bias[h].ravel()
+        logits[places < 0] = -np.inf
+        return softmax(np.concatenate([logits, q @ self.registers[h].astype(np.float32).T], axis=1))
+
+    def _keys(self) -> Floats:
         if self._k32 is None:  # fp16 products are 70 times slower in numpy: promote once
             self._k32 = np.ascontiguousarray(
                 np.concatenate([self.k, self.registers], axis=1), dtype=np.float32
             )
         return self._k32
 
-    def row(self, pixel: tuple[int, int], head: str) -> tuple[npt.NDArray[np.float32], float]:
-        """Return weights (gh, gw) and the register share for a pixel."""
-        token = self.grid.token_of(pixel)
+    def _by_value(self, rows: list[Floats], chosen: list[int], places: Tokens | None) -> Floats:
+        """Turn weights by head into shares of ``|W_o sum_h a_h v_h|``, (n, K + R)."""
+        if self.gram is None or self.register_gram is None:
+            raise InputError(
+                f"The block '{self.name}' keeps no values.", "Show its plain attention weights instead."
+            )
+        gram = self.gram[None] if places is None else self.gram[places.clip(0)]
+        total = np.zeros_like(rows[0])
+        keys = total.shape[1] - len(self.register_gram)
+        for m, g in enumerate(chosen):
+            for n, h in enumerate(chosen[m:], start=m):
+                both = rows[m] * rows[n] * np.float32(1 if m == n else 2)
+                total[:, :keys] += both[:, :keys] * gram[:, :, g, h]
+                total[:, keys:] += both[:, keys:] * self.register_gram[:, g, h]
+        np.sqrt(np.maximum(total, 0, out=total), out=total)
+        total /= np.maximum(total.sum(axis=1, keepdims=True), np.float32(1e-30))
+        return total
+
+    def scatter(self, tokens: Tokens, weights: Floats, mass: Floats | None = None) -> npt.NDArray[np.float64]:
+        """Return the sum of rows (n, K), weighted by ``mass`` (n,), over all tokens: (N,)."""
+        if mass is not None:
+            weights = weights * mass[:, None] if self.window is not None else mass[None] @ weights
+        places = self.places(tokens)
+        if places is None:
+            return np.asarray(weights.sum(axis=0, dtype=np.float64))
         gh, gw = self.grid.shape
-        chosen = heads_of(head, self.heads)
+        total = np.bincount(places.ravel() + 1, weights.ravel().astype(float), minlength=gh * gw + 1)
+        return np.asarray(total[1:], dtype=np.float64)
+
+    def chunks(self, tokens: Tokens) -> Iterator[Tokens]:
+        """Cut query tokens into pieces whose rows fit in a few megabytes."""
+        wide = self.grid.shape[0] * self.grid.shape[1]
         if self.window is not None:
-            return self._local_row(token, chosen)
-        index = token[0] * gw + token[1]
-        keys = self._keys()
-        total = np.zeros(keys.shape[1], dtype=np.float32)
-        for h in chosen:
-            total += softmax(keys[h] @ self.q[h, index].astype(np.float32) * np.float32(self.scale))
-        total /= len(chosen)
-        return total[: gh * gw].reshape(gh, gw), float(total[gh * gw :].sum())
+            wide = (2 * self.window + 1) ** 2 * self.k.shape[2]  # keys are gathered
+        step = max(1, _CHUNK // (wide * self.heads))
+        for start in range(0, len(tokens), step):
+            yield tokens[start : start + step]
 
-    def _local_row(self, token: tuple[int, int], chosen: list[int]) -> tuple[npt.NDArray[np.float32], float]:
-        gh, gw = self.grid.shape
-        r = self.window or 0
-        (y0, y1), (x0, x1) = (
-            (max(t - r, 0), min(t + r + 1, n)) for t, n in zip(token, (gh, gw), strict=True)
-        )
-        out = np.zeros((gh, gw), dtype=np.float32)
-        share = 0.0
-        for h in chosen:
-            q = self.q[h, token[0] * gw + token[1]].astype(np.float32) * np.float32(self.scale)
-            keys = self.k[h].reshape(gh, gw, -1)[y0:y1, x0:x1].astype(np.float32)
-            logits = keys @ q
-            if self.bias is not None:
-                dy, dx = y0 - token[0] + r, x0 - token[1] + r
-                logits = logits + self.bias[h, dy : dy + y1 - y0, dx : dx + x1 - x0]
-            both = softmax(np.concatenate([logits.ravel(), self.registers[h].astype(np.float32) @ q]))
-            out[y0:y1, x0:x1] += both[: logits.size].reshape(logits.shape)
-            share += float(both[logits.size :].sum())
-        return out / np.float32(len(chosen)), share / len(chosen)
-
-    def received(self, head: str) -> tuple[npt.NDArray[np.float32], bool]:
+    def received(self, head: str) -> tuple[Floats, bool]:
         """Return the attention received by each token (gh, gw), and whether it was sampled."""
-        gh, gw = self.grid.shape
-        chosen = heads_of(head, self.heads)
-        if self.window is not None:
-            return self._local_received(chosen), False
-        count = gh * gw
-        sampled = count > MAX_EXACT_TOKENS
+        count = self.grid.shape[0] * self.grid.shape[1]
+        sampled = count > MAX_EXACT_TOKENS and self.window is None
         queries = np.arange(count)
         if sampled:
-            queries = np.random.default_rng(0).choice(count, _SAMPLED_QUERIES, replace=False)
-        keys, total = self._keys(), np.zeros(count, dtype=np.float64)
-        for h in chosen:
-            for start in range(0, len(queries), _CHUNK):
-                q = self.q[h, queries[start : start + _CHUNK]].astype(np.float32)
-                total += softmax(q @ keys[h].T * np.float32(self.scale))[:, :count].sum(axis=0)
-        mean = total / (len(queries) * len(chosen))
-        return mean.reshape(gh, gw).astype(np.float32), sampled
+            queries = np.sort(np.random.default_rng(0).choice(count, _SAMPLED_QUERIES, replace=False))
+        total = np.zeros(count)
+        for part in self.chunks(queries):
+            total += self.scatter(part, self.weights(part, head)[0])
+        return self._on_grid(total / len(queries)), sampled
 
-    def _local_received(self, chosen: list[int]) -> npt.NDArray[np.float32]:
-        """Sum the columns of a local block by shifting: memory linear in the number of tokens."""
-        gh, gw = self.grid.shape
-        r = self.window or 0
-        shifts = [(dy, dx) for dy in range(-r, r + 1) for dx in range(-r, r + 1)]
-        total = np.zeros((gh, gw), dtype=np.float64)
-        for h in chosen:
-            q = (self.q[h].astype(np.float32) * np.float32(self.scale)).reshape(gh, gw, -1)
-            k = self.k[h].astype(np.float32).reshape(gh, gw, -1)
-            logits = np.full((gh, gw, len(shifts)), -np.inf, dtype=np.float32)
-            for n, (dy, dx) in enumerate(shifts):
-                here, there = _overlap(gh, gw, dy, dx)
-                bias = 0.0 if self.bias is None else self.bias[h, dy + r, dx + r]
-                logits[(*here, n)] = np.einsum("yxd,yxd->yx", q[here], k[there]) + bias
-            registers = q @ self.registers[h].astype(np.float32).T
-            weights = softmax(np.concatenate([logits, registers], axis=-1))
-            for n, (dy, dx) in enumerate(shifts):
-                here, there = _overlap(gh, gw, dy, dx)
-                total[there] += weights[(*here, n)]
-        return (total / (gh * gw * len(chosen))).astype(np.float32)
-
-
-def _overlap(gh: int, gw: int, dy: int, dx: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Return the slices of positions whose (dy, dx) neighbour exists, and of those neighbours."""
-    here = slice(max(0, -dy), max(0, gh - max(0, dy))), slice(max(0, -dx), max(0, gw - max(0, dx)))
-    there = slice(max(0, dy), max(0, gh + min(0, dy))), slice(max(0, dx), max(0, gw + min(0, dx)))
-    return here, there
+    def _on_grid(self, flat: npt.NDArray[np.float64]) -> Floats:
+        return flat.reshape(self.grid.shape).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +250,34 @@ class AttentionTape:
             raise InputError(f"There is no attention block '{name}'.", did_you_mean(name, self.blocks))
         return self.blocks[name]
 
-    def row(self, block: str, pixel: tuple[int, int], head: str | int = "mean") -> AttentionRow:
+    @property
+    def network(self) -> tuple[str, ...]:
+        """Names of the blocks inside the network (the readout comes after it), in network order."""
+        return tuple(name for name, block in self.blocks.items() if isinstance(block, QKBlock))
+
+    @property
+    def exposed(self) -> bool:
+        """Whether the network has attention weights of its own to show."""
+        return bool(self.network)
+
+    @property
+    def field(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(y, x) of the first pixel and (H, W) of the field that was recorded, plane pixels."""
+        grid = self.blocks[next(iter(self.network or self.blocks))].grid
+        return grid.origin, grid.field
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all arrays, bytes."""
+        return sum(_nbytes(block) for block in self.blocks.values())
+
+    def has_values(self, block: str) -> bool:
+        """Tell whether rows of a block can be weighed by its values."""
+        return getattr(self.block(block), "gram", None) is not None
+
+    def row(
+        self, block: str, pixel: tuple[int, int], head: str | int = "mean", value: bool = False
+    ) -> AttentionRow:
         """Return what image pixel ``(y, x)`` attended to.
 
         Parameters
@@ -219,11 +288,13 @@ class AttentionTape:
             (y, x) in the image plane.
         head : str or int
             "mean" over heads, or a head's number.
+        value : bool
+            Weigh by the values: each token's share in what the block adds to the pixel's features.
 
         Raises
         ------
         InputError
-            Unknown block or head, or a pixel outside the recorded field.
+            Unknown block or head, a pixel outside the recorded field, or a block without values.
         """
         kept = self.block(block)
         if not kept.grid.contains(pixel):
@@ -231,21 +302,54 @@ class AttentionTape:
                 f"Pixel {tuple(pixel)} lies outside the field that was recorded.",
                 f"The field starts at {kept.grid.origin} and has {kept.grid.field} pixels.",
             )
-        weights, share = kept.row((int(pixel[0]), int(pixel[1])), str(head))
-        return AttentionRow(
-            weights=weights,
-            register_share=share,
-            block=kept.name,
-            kind=kept.kind,
-            head=str(head),
-            query=(int(pixel[0]), int(pixel[1])),
-            grid=kept.grid,
-            window=kept.window,
-        )
+        query = int(pixel[0]), int(pixel[1])
+        if value:
+            weights, share = with_values(kept).row(query, str(head), True)
+        else:
+            weights, share = kept.row(query, str(head))
+        return row_record(kept, str(head), query, weights, share, value)
 
-    def received(self, block: str, head: str | int = "mean") -> tuple[npt.NDArray[np.float32], bool]:
+    def received(self, block: str, head: str | int = "mean") -> tuple[Floats, bool]:
         """Return the attention each token receives, mean over all queries, and whether it was sampled.
 
-        Above 4,096 tokens a fixed random sample of 1,024 queries stands for all of them.
+        Above 4,096 tokens a fixed random sample of 1,024 queries stands for all of a global block.
         """
         return self.block(block).received(str(head))
+
+
+def with_values(block: Block) -> QKBlock:
+    """Return a block whose rows can be weighed by values; ``InputError`` for the others."""
+    if not isinstance(block, QKBlock) or block.gram is None:
+        raise InputError(
+            f"The block '{block.name}' has no values to weigh by.", "Show its plain attention weights."
+        )
+    return block
+
+
+def row_record(
+    block: Block, head: str, query: tuple[int, int], weights: Floats, share: float, value: bool
+) -> AttentionRow:
+    """Return a row with the words that belong to it."""
+    return AttentionRow(weights, share, block.name, block.kind, head, query, block.grid, block.window, value)
+
+
+def window_box(block: Block, pixel: tuple[int, int]) -> tuple[float, float, float, float] | None:
+    """Return the outline (y0, x0, y1, x1) of a pixel's local window, None for a global block or the readout.
+
+    In pixels of the plane with centres at integers: the first pixel's outer edge is at -0.5.
+    """
+    if block.window is None:
+        return None
+    grid, low, high = block.grid, [], []
+    for t, o, n in zip(grid.token_of(pixel), grid.origin, grid.field, strict=True):
+        low.append(o - 0.5 + max(0.0, (t - block.window) * grid.cell))
+        high.append(o - 0.5 + min(float(n), (t + block.window + 1) * grid.cell))
+    return low[0], low[1], high[0], high[1]
+
+
+def _nbytes(kept: Any) -> int:
+    if isinstance(kept, np.ndarray):
+        return int(kept.nbytes)
+    if is_dataclass(kept):
+        return sum(_nbytes(getattr(kept, field.name)) for field in fields(kept))
+    return 0

@@ -170,3 +170,8 @@ def describe(source: ImageSource) -> str:
         parts.append(f"{count} {word if count == 1 else plural}")
     h, w = source.shape_yx
     return ", ".join([*parts, f"{h} x {w} px", str(np.dtype(source.data.dtype))])
+
+
+def name_plane(source: ImageSource, key: PlaneKey) -> str:
+    """Name a plane in words: "T 3, Z 1"; "" where there is one plane only."""
+    return ", ".join(f"{axis} {n}" for axis, n in zip(source.plane_axes, key.index, strict=True))

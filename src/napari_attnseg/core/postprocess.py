@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_attnseg.core.grid import TokenGrid
     from napari_attnseg.params import ReadoutParams
     from napari_attnseg.records import DenseMaps
 
@@ -243,10 +242,14 @@ def read_out(
     count = int(labels.max(initial=0))
     size = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     summed = np.bincount(labels.ravel(), certainty.ravel(), minlength=count + 1)[1:]
+    confidence = np.clip(summed / np.maximum(size, 1), 0, 1).astype(np.float32)
+    sure = confidence >= params.min_confidence
+    if not sure.all():
+        labels = np.append(0, np.where(sure, np.cumsum(sure), 0)).astype(np.int32)[labels]
     return labels, {
-        "index": np.arange(1, count + 1),
-        "confidence": np.clip(summed / np.maximum(size, 1), 0, 1).astype(np.float32),
-        "size": size,
+        "index": np.arange(1, int(sure.sum()) + 1),
+        "confidence": confidence[sure],
+        "size": size[sure],
     }
 
 
@@ -306,56 +309,3 @@ def fill_holes(labels: Labels) -> Labels:
     out = flat.astype(np.int32)
     out[at] = np.where(low == high, high, 0)[piece]
     return out.reshape(labels.shape)
-
-
-@dataclass(slots=True)
-class SeedBlock:
-    """The instance readout as an attention block: what a pixel attends to are the seeds.
-
-    The tokens are the pixels of the field; only seeds carry weight, and the background slot is the
-    register.  See :class:`napari_attnseg.core.attention.Block`.
-    """
-
-    grid: TokenGrid
-    seeds: Seeds
-    name: str = "readout"
-    kind: str = "readout"
-    heads: int = 1
-    window: int | None = None
-
-    def row(self, pixel: tuple[int, int], head: str) -> tuple[Floats, float]:
-        """Return the weights of all seeds for a pixel; a background pixel attends to nothing."""
-        from napari_attnseg.core.attention import heads_of, softmax
-
-        heads_of(head, 1)
-        gh, gw = self.grid.shape
-        out = np.zeros((gh, gw), dtype=np.float32)
-        y, x = self.grid.token_of(pixel)
-        at = int(np.searchsorted(self.seeds.pixels, y * gw + x))
-        if (
-            at >= len(self.seeds.pixels)
-            or self.seeds.pixels[at] != y * gw + x
-            or not len(self.seeds.position)
-        ):
-            return out, 1.0
-        square = ((self.seeds.position - self.seeds.vote[at]) ** 2).sum(axis=1)
-        logits = -SHARPNESS * square / self.seeds.diameter[at] ** 2
-        logits = np.append(logits, np.float32(-SHARPNESS * REACH**2))
-        weights = softmax(logits)
-        sy, sx = self.seeds.position.astype(np.int64).T
-        out[sy, sx] = weights[:-1]
-        return out, float(weights[-1])
-
-    def received(self, head: str) -> tuple[Floats, bool]:
-        """Return the attention each seed receives (best and second choices), mean over all pixels."""
-        from napari_attnseg.core.attention import heads_of
-
-        heads_of(head, 1)
-        gh, gw = self.grid.shape
-        count = len(self.seeds.position)
-        total = np.bincount(self.seeds.best, self.seeds.weight, minlength=count + 1)[:count]
-        total = total + np.bincount(self.seeds.second, self.seeds.runner_up, minlength=count + 1)[:count]
-        out = np.zeros((gh, gw), dtype=np.float32)
-        sy, sx = self.seeds.position.astype(np.int64).T
-        out[sy, sx] = total / (gh * gw)
-        return out, False

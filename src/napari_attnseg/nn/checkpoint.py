@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,27 +16,12 @@ from safetensors.torch import save as dump_safetensors
 from torch import Tensor, nn
 
 from napari_attnseg.errors import CheckpointError, StoreError
+from napari_attnseg.store.files import write_atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_attnseg.records import ModelCard
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name, then rename it; ``StoreError`` if that fails."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as err:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise StoreError(
-            f"'{path.name}' could not be written: {err.strerror or err}.",
-            "Check the free space and the rights of the folder.",
-        ) from err
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any] | None = None) -> str:

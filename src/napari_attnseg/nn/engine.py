@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from napari_attnseg.core import normalize
 from napari_attnseg.core.attention import AttentionTape, Block, QKBlock
 from napari_attnseg.core.grid import TokenGrid
-from napari_attnseg.core.postprocess import SeedBlock, find_seeds
+from napari_attnseg.core.seedblock import seed_block
 from napari_attnseg.errors import (
     CheckpointError,
     EngineError,
@@ -38,6 +39,7 @@ from napari_attnseg.nn.model import (
 from napari_attnseg.records import DenseMaps, ModelCard, Normalisation
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from napari_attnseg.nn.attention import Kept
 
 _LOG = logging.getLogger(__name__)
+_BATCH = 8  # images that are checked at a time
 
 
 class TorchEngine:
@@ -131,7 +134,7 @@ class TorchEngine:
             grid = TokenGrid(self._strides[name], zoom, block.shape, origin, field)
             blocks[name] = _qk_block(name, block, grid)
         maps = _dense_maps(_stack(out).cpu(), field, zoom)
-        blocks["readout"] = SeedBlock(TokenGrid(1, 1.0, field, origin, field), find_seeds(maps))
+        blocks["readout"] = seed_block(maps, TokenGrid(1, 1.0, field, origin, field))
         devices.release(self._here)
         return AttentionTape(blocks, zoom, self._card.id)
 
@@ -143,6 +146,52 @@ class TorchEngine:
         big = _restored(out.embedding.float().cpu(), np.shape(image)[:2], zoom / 2)  # it lies at stride 2
         found: npt.NDArray[np.float32] = F.normalize(big, dim=1)[0].numpy()
         return found
+
+    def outputs(
+        self,
+        images: Sequence[npt.NDArray[np.generic]],
+        *,
+        zoom: float = 1.0,
+        norm: Normalisation | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Return raw outputs of images of one shape, (n, 5, H, W), always in float32; see the protocol."""
+        model = self._loaded()
+        shape, found = np.shape(images[0])[:2], []
+        with torch.inference_mode(), _told_memory():
+            for start in range(0, len(images), _BATCH):
+                x = torch.cat([_input(image, zoom, norm) for image in images[start : start + _BATCH]])
+                out = model(self._to_device(x, self._here), None, 1)
+                raw = [_logit(out.foreground), out.distance, out.size, out.offset]
+                found.append(_restored(torch.cat(raw, dim=1).float().cpu(), shape, zoom).numpy())
+        joined: npt.NDArray[np.float32] = np.concatenate(found)
+        return joined
+
+    def gradient(
+        self,
+        image: npt.NDArray[np.generic],
+        target: npt.NDArray[np.float32],
+        *,
+        zoom: float = 1.0,
+        norm: Normalisation | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Return the derivative of the foreground logit, weighted by ``target``; see the protocol."""
+        model = self._loaded().requires_grad_(False)
+        colour = np.ndim(image) == 3 and np.shape(image)[2] in (3, 4)
+        x = _input(image, 1.0, norm)[:, : 3 if colour else 1].clone().requires_grad_()
+        with _told_memory():
+            seen = x.expand(1, 3, -1, -1)
+            seen = seen if zoom == 1.0 else _resized(seen, zoom)
+            seen = seen.to(self._here).contiguous(memory_format=torch.channels_last)
+            logit = _restored(_logit(model(seen, None, 1).foreground.float()).cpu(), np.shape(target), zoom)
+            (logit[0, 0] * torch.from_numpy(np.asarray(target, dtype=np.float32))).sum().backward()
+        assert x.grad is not None
+        found: npt.NDArray[np.float32] = x.grad[0].permute(1, 2, 0).numpy()
+        return found if colour else found[..., 0]
+
+    def _loaded(self) -> Any:
+        if self._model is None:
+            raise EngineError("This engine was closed.", "Load the model again.")
+        return self._model
 
     def save(self, folder: Path) -> ModelCard:
         """Write weights and card into a new folder, whole or not at all."""
@@ -178,17 +227,27 @@ class TorchEngine:
         return self._on(torch.device("cpu"), x, tape)
 
     def _on(self, device: torch.device, x: Tensor, tape: dict[str, Kept] | None, pool: int = 1) -> Outputs:
-        if self._model is None:
-            raise EngineError("This engine was closed.", "Load the model again.")
+        model = self._loaded()
         if device != self._here:
-            self._model.to(device)
+            model.to(device)
             self._here = device
         with torch.inference_mode(), devices.autocast(device):
-            out: Outputs = self._model(self._to_device(x, device), tape, pool)
+            out: Outputs = model(self._to_device(x, device), tape, pool)
         return out
 
     def _forward(self, x: Tensor, device: torch.device, pool: int) -> Tensor:
         return _stack(self._on(device, x, None, pool)).cpu()
+
+
+@contextmanager
+def _told_memory() -> Iterator[None]:
+    """Turn the errors of memory that ran out into ours."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as err:
+        if not is_out_of_memory(err):
+            raise
+        raise OutOfMemoryError("There is not enough memory for this check.", "Take a smaller field.") from err
 
 
 def _input(image: npt.NDArray[np.generic], zoom: float, norm: Normalisation | None) -> Tensor:
@@ -228,18 +287,28 @@ def _resized(x: Tensor, zoom: float) -> Tensor:
 
 
 def _restored(maps: Tensor, shape: tuple[int, ...], zoom: float) -> Tensor:
-    """Sample (1, c, h, w) at the centres of the pixels of the field before :func:`_resized`."""
+    """Sample (b, c, h, w) at the centres of the pixels of the field before :func:`_resized`."""
+    if zoom == 1.0:
+        return maps
     y, x = (
         ((torch.arange(n, dtype=torch.float32) + 0.5) * zoom) * (2 / m) - 1
         for n, m in zip(shape, maps.shape[-2:], strict=True)
     )
     grid = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], dim=-1)
-    return F.grid_sample(maps, grid[None], mode="bilinear", padding_mode="border", align_corners=False)
+    grid = grid.expand(len(maps), -1, -1, -1)
+    return F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def _stack(out: Outputs) -> Tensor:
     """Join the raw dense outputs to (B, c, H, W) float32."""
     return torch.cat([out.foreground, out.distance, out.size, out.offset], dim=1).float()
+
+
+def _logit(logits: Tensor) -> Tensor:
+    """Return the foreground logit, (B, 1, H, W), of one logit, or of one per class, background first."""
+    if logits.shape[1] == 1:
+        return logits
+    return logits[:, 1:].logsumexp(1, keepdim=True) - logits[:, :1]
 
 
 def _dense_maps(raw: Tensor, shape: tuple[int, ...], zoom: float) -> DenseMaps:
@@ -252,9 +321,7 @@ def _dense_maps(raw: Tensor, shape: tuple[int, ...], zoom: float) -> DenseMaps:
     maps = torch.cat([fg, distance, size, rest[:, 2:4] * size], dim=1)
     if classes is not None:
         maps = torch.cat([maps, classes], dim=1)
-    if zoom != 1.0:
-        maps = _restored(maps, shape, zoom)
-    found = maps[0].numpy()
+    found = _restored(maps, shape, zoom)[0].numpy()
     if not math.isfinite(float(found.sum())):
         raise NumericalError("The network's output is not finite.", "Try the device 'cpu'.")
     return DenseMaps(found[0], found[1], found[2], found[3:5], found[5:] if classes is not None else None)
@@ -266,6 +333,8 @@ def _qk_block(name: str, kept: Kept, grid: TokenGrid) -> QKBlock:
         return array
 
     bias = None if kept.bias is None else kept.bias.detach().float().cpu().numpy()
+    grams = kept.grams()
+    gram, register_gram = (None, None) if grams is None else (g.cpu().numpy() for g in grams)
     return QKBlock(
         name=name,
         kind=kept.kind,
@@ -277,4 +346,6 @@ def _qk_block(name: str, kept: Kept, grid: TokenGrid) -> QKBlock:
         scale=kept.scale,
         window=kept.window,
         bias=bias,
+        gram=gram,
+        register_gram=register_gram,
     )

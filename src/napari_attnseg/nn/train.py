@@ -148,7 +148,7 @@ def train_steps(
     fresh_share: float = 0.0,
     started: float | None = None,
     identity: dict[str, Any] | None = None,
-    watch: Callable[[int, dict[str, torch.Tensor]], None] | None = None,
+    watch: Callable[[int, dict[str, torch.Tensor]], None] = lambda _step, _average: None,
 ) -> Generator[TrainStep, None, None]:
     """Train ``model`` and yield after every step; at the end it holds the averaged weights.
 
@@ -169,7 +169,7 @@ def train_steps(
         ``time.monotonic()`` from which ``minutes`` count.
     identity : dict or None
         What must be the same for a resume (seed, parent, ...); kept in the checkpoint.
-    watch : callable or None
+    watch : callable
         Called after every step with its number and the averaged weights (not to be changed).
 
     Raises
@@ -184,47 +184,58 @@ def train_steps(
     if not items and fresh is None:
         raise TrainingDataError("There is no image to learn from.", "Give at least one image with labels.")
     where = devices.choose(device)
-    model.to(where).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    ema = Ema(model, recipe.ema)
-    optim = torch.optim.AdamW(_groups(model, recipe.weight_decay), lr=recipe.lr, fused=where.type != "mps")
-    step, before = 0, 0.0
-    if resume and checkpoint is not None and checkpoint.exists():
-        meta = load_state(checkpoint, model, ema, optim)
-        same_run(meta.get("identity"), identity)
-        step, before = int(meta["step"]), float(meta["seconds"])
+    ema, optim = _begin(model, recipe, where)
+    step, before = _where_it_was(checkpoint if resume else None, model, ema, optim, identity)
     start = saved = time.monotonic()
     start = (started if started is not None and not before else start) - before
+
+    def save() -> None:
+        if checkpoint is not None:
+            meta = {"step": step, "seconds": time.monotonic() - start, "identity": identity}
+            save_state(checkpoint, model, ema, optim, meta)
+
     while True:
         seconds = time.monotonic() - start
         share = step / recipe.steps if recipe.steps else seconds / (60 * (recipe.minutes or 1))
         if share >= 1:
             break
-        rng = np.random.default_rng([recipe.seed, step])
-        jittered = 1.0 if share < 1 - recipe.calm else 0.3
-        batch = _draw(items, weights, recipe, rng, fresh, fresh_share, jittered)
+        batch = _draw(items, weights, recipe, step, share, fresh, fresh_share)
         loss, parts, rate = _step(model, ema, optim, batch, recipe, where, step, share)
         step += 1
-        if watch is not None:
-            watch(step, ema.state)
-        if checkpoint is not None and time.monotonic() - saved > recipe.save_every:
+        watch(step, ema.state)
+        if time.monotonic() - saved > recipe.save_every:
             saved = time.monotonic()
-            save_state(checkpoint, model, ema, optim, _meta(step, saved - start, identity))
+            save()
         total = recipe.steps or max(step, round(step / max(share, 1e-6)))
         try:
             yield TrainStep(step, total, loss, rate, None, time.monotonic() - start, parts)
         except GeneratorExit:  # interrupted or cancelled between two steps: nothing is lost
-            if checkpoint is not None:
-                meta = _meta(step, time.monotonic() - start, identity)
-                save_state(checkpoint, model, ema, optim, meta)
+            save()
             raise
-    if checkpoint is not None:
-        save_state(checkpoint, model, ema, optim, _meta(step, time.monotonic() - start, identity))
+    save()
     model.load_state_dict(ema.state)
     model.eval()
 
 
-def _meta(step: int, seconds: float, identity: dict[str, Any] | None) -> dict[str, Any]:
-    return {"step": step, "seconds": seconds, "identity": identity}
+def _begin(model: nn.Module, recipe: Recipe, where: torch.device) -> tuple[Ema, torch.optim.Optimizer]:
+    model.to(where).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    groups = _groups(model, recipe.weight_decay)
+    return Ema(model, recipe.ema), torch.optim.AdamW(groups, lr=recipe.lr, fused=where.type != "mps")
+
+
+def _where_it_was(
+    path: Path | None,
+    model: nn.Module,
+    ema: Ema,
+    optim: torch.optim.Optimizer,
+    identity: dict[str, Any] | None,
+) -> tuple[int, float]:
+    """Load the checkpoint, if there is one to go on with; return its step and seconds."""
+    if path is None or not path.exists():
+        return 0, 0.0
+    meta = load_state(path, model, ema, optim)
+    same_run(meta.get("identity"), identity)
+    return int(meta["step"]), float(meta["seconds"])
 
 
 def same_run(before: dict[str, Any] | None, now: dict[str, Any] | None) -> None:
@@ -241,12 +252,14 @@ def _draw(
     items: list[Prepared],
     weights: npt.NDArray[np.float64] | None,
     recipe: Recipe,
-    rng: np.random.Generator,
+    step: int,
+    share: float,
     fresh: Callable[[np.random.Generator], Prepared] | None,
     fresh_share: float,
-    jittered: float = 1.0,
 ) -> Batch:
     """Draw a batch; generated images share one scene for a quarter of the crops."""
+    rng = np.random.default_rng([recipe.seed, step])
+    jittered = 1.0 if share < 1 - recipe.calm else 0.3
     real = recipe.batch
     made: list[Prepared] = []
     if fresh is not None and (not items or rng.random() < fresh_share):
