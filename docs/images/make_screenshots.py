@@ -15,9 +15,11 @@ import tempfile
 import time
 from pathlib import Path
 
+os.environ["NAPARI_ATTNSEG_HOME"] = tempfile.mkdtemp()  # the model that is tuned here goes again
 os.environ["NAPARI_CONFIG"] = str(Path(tempfile.mkdtemp()) / "settings.yaml")  # the user's stay as they are
 
 import napari
+import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QWidget
@@ -50,10 +52,47 @@ def press(dock: QWidget, name: str) -> None:
     QTest.mouseClick(dock.findChild(QWidget, name), Qt.MouseButton.LeftButton)
 
 
+def open_tab(dock: QWidget, title: str) -> None:
+    """Bring a tab of the dock to the front."""
+    titles = [dock.tabs.tabText(n) for n in range(dock.tabs.count())]
+    dock.tabs.setCurrentIndex(titles.index(title))
+
+
 def shoot(viewer: napari.Viewer, path: Path) -> None:
     """Write a picture of the whole window."""
     settle()
     write_png(path, viewer.screenshot(canvas_only=False, flash=False))
+
+
+def correct_picture(viewer: napari.Viewer, dock: QWidget, path: Path) -> None:
+    """Rank the objects and go to the second one; write a picture of the Correct tab."""
+    for layer in viewer.layers:
+        if layer.name.endswith(" · attention"):
+            layer.visible = False
+    open_tab(dock, "Correct")
+    dock.correct.layer_box.setCurrentText(f"{dock.session.state.image.name} · attnseg labels")
+    press(dock, "attnseg_rank")
+    wait(lambda: not dock.jobs.busy)
+    for _ in range(2):
+        press(dock, "attnseg_rank_next")
+    shoot(viewer, path)
+
+
+def finetune_picture(viewer: napari.Viewer, dock: QWidget, path: Path) -> None:
+    """Reshape ten objects, start a training; write a picture of the Fine-tune tab when scores are there."""
+    labels = viewer.layers[f"{dock.session.state.image.name} · attnseg labels"]
+    open_tab(dock, "Fine-tune")
+    for label in [int(n) for n in np.unique(labels.data)[1:11]]:
+        y, x = np.argwhere(labels.data == label)[-1]
+        labels.brush_size = 5
+        labels.paint((int(y), int(x)), label)
+    wait(lambda: dock.finetune.start_button.isEnabled())
+    press(dock, "attnseg_tune_start")
+    wait(lambda: dock.finetune.run_box.curve.points()[1] > 0)
+    settle(2.0)
+    shoot(viewer, path)
+    press(dock, "attnseg_tune_cancel")
+    wait(lambda: dock.finetune.running is None and not dock.jobs.busy)
 
 
 def theme_pictures(theme: str, folder: Path) -> None:
@@ -69,14 +108,16 @@ def theme_pictures(theme: str, folder: Path) -> None:
     viewer.reset_view()
     viewer.layers[f"{dock.session.state.image.name} · attnseg labels"].contour = 2
     shoot(viewer, folder / f"window-{theme}.png")
-    dock.tabs.setCurrentIndex(1)
+    open_tab(dock, "Attention")
     settle()
     every = dock.window().findChildren(QWidget)
     canvas = next(w for w in every if "CanvasBackend" in type(w).__name__ and w.isVisible())
     QTest.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=canvas.rect().center())
     shoot(viewer, folder / f"attention-{theme}.png")
-    dock.tabs.setCurrentIndex(2)
+    open_tab(dock, "Models")
     shoot(viewer, folder / f"models-{theme}.png")
+    correct_picture(viewer, dock, folder / f"correct-{theme}.png")
+    finetune_picture(viewer, dock, folder / f"finetune-{theme}.png")
     viewer.close()
     settle()
 

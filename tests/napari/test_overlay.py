@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 
-from napari_attnseg._napari import overlay
+from napari_attnseg._napari import overlay, views
 from napari_attnseg._napari.layers import source_of
+from napari_attnseg.core.attention import AttentionTape
+from napari_attnseg.jobs.attention_maps import field_map
+from napari_attnseg.jobs.progress import drive
 from napari_attnseg.records import PlaneKey
 from tests.fakes import FakeEngine
 from tests.napari.test_layers import odd_image
@@ -17,13 +20,21 @@ def tape_of(field=(64, 96), origin=(0, 0), zoom=1.0):
     return FakeEngine().tape(np.zeros(field), zoom=zoom, origin=origin)
 
 
+def received_view(tape: AttentionTape, block: str, head: str) -> views.View:
+    return views.map_view(tape, drive(field_map(tape, "received", block, head)))
+
+
+def row_view(tape: AttentionTape, block: str, head: str, pixel: tuple[int, int]) -> views.View:
+    return views.row_view(tape, tape.row(block, pixel, head))
+
+
 @pytest.mark.parametrize("zoom", [1.0, 0.5, 2.0])
 def test_each_token_lies_over_its_pixels_on_an_odd_layer(zoom):
     viewer = ViewerModel()
     image = odd_image((5, 100, 120))
     viewer.add_layer(image)
     tape = tape_of(origin=(16, 8), zoom=zoom)
-    view = overlay.received_view(tape, "global1", "mean")
+    view = received_view(tape, "global1", "mean")
     layer = overlay.show(viewer.layers, image, source_of(image), PlaneKey((3,)), view)
     grid = view.grid
     assert layer.name == "odd · attention"
@@ -40,7 +51,7 @@ def test_each_token_lies_over_its_pixels_on_an_odd_layer(zoom):
 def test_the_overlay_spans_all_channels():
     viewer = ViewerModel()
     image = viewer.add_image(np.zeros((2, 3, 64, 96)), axis_labels=("t", "c", "y", "x"))
-    view = overlay.received_view(tape_of(), "local1", "1")
+    view = received_view(tape_of(), "local1", "1")
     layer = overlay.show(viewer.layers, image, source_of(image), PlaneKey((1,)), view)
     for channel in range(3):
         token = np.round(layer.world_to_data((1, channel, 20, 20))).astype(int)
@@ -51,11 +62,9 @@ def test_the_same_layer_is_used_again_and_the_selection_stays():
     viewer = ViewerModel()
     image = viewer.add_image(np.zeros((64, 96)), name="im")
     tape, source = tape_of(), source_of(image)
-    first = overlay.show(
-        viewer.layers, image, source, PlaneKey(), overlay.received_view(tape, "global1", "mean")
-    )
+    first = overlay.show(viewer.layers, image, source, PlaneKey(), received_view(tape, "global1", "mean"))
     before = first.data.copy()
-    view = overlay.row_view(tape, "global1", "0", (10, 20))
+    view = row_view(tape, "global1", "0", (10, 20))
     again = overlay.show(viewer.layers, image, source, PlaneKey(), view)
     assert again is first
     assert len(viewer.layers) == 2
@@ -69,23 +78,23 @@ def test_the_same_layer_is_used_again_and_the_selection_stays():
 
 def test_captions_name_block_head_stride_registers_and_sampling():
     tape = tape_of(zoom=0.5)
-    text = overlay.row_view(tape, "local1", "1", (10, 20)).caption
+    text = row_view(tape, "local1", "1", (10, 20)).caption
     assert "local1" in text
     assert "head 1" in text
-    assert "stride 32 px" in text
+    assert "tokens of 32 px" in text
     assert "registers" in text
     assert "exact" in text
     big = tape_of(field=(1040, 1040))  # 65 x 65 tokens: more than 4,096
-    view = overlay.received_view(big, "global1", "mean")
-    assert "sampled" in view.caption
+    view = received_view(big, "global1", "mean")
+    assert "sample of 1,024 queries" in view.caption
     assert view.info["sampled"]
-    assert "exact" in overlay.received_view(tape, "global1", "mean").caption
+    assert "exact" in received_view(tape, "global1", "mean").caption
 
 
 def test_a_bright_image_is_darkened_instead():
     viewer = ViewerModel()
     bright = viewer.add_image(np.full((64, 96, 3), 240, np.uint8), rgb=True)
-    view = overlay.received_view(tape_of(), "global1", "mean")
+    view = received_view(tape_of(), "global1", "mean")
     layer = overlay.show(viewer.layers, bright, source_of(bright), PlaneKey(), view)
     assert layer.blending == "multiplicative"
     overlay.set_darken(layer, False)
@@ -95,7 +104,7 @@ def test_a_bright_image_is_darkened_instead():
 def test_the_overlay_lets_the_labels_under_it_be_seen():
     viewer = ViewerModel()
     image = viewer.add_image(np.zeros((64, 96)), name="im")
-    view = overlay.received_view(tape_of(), "global1", "mean")
+    view = received_view(tape_of(), "global1", "mean")
     layer = overlay.show(viewer.layers, image, source_of(image), PlaneKey(), view)
     assert layer.opacity == 0.5
     layer.opacity = 0.9  # from here on it is the user's
@@ -105,7 +114,7 @@ def test_the_overlay_lets_the_labels_under_it_be_seen():
 
 def test_a_place_that_gets_most_of_the_attention_is_named():
     tape = tape_of()
-    assert "above all" not in overlay.row_view(tape, "global1", "0", (10, 20)).caption
+    assert "above all" not in row_view(tape, "global1", "0", (10, 20)).caption
     block = tape.block("global1")
     keys = np.zeros_like(block.k)
     token = block.grid.token_of((40, 70))
@@ -113,5 +122,53 @@ def test_a_place_that_gets_most_of_the_attention_is_named():
     keys[:, index] = 100 * block.q[:, 0]
     block.k, block.registers, block._k32 = keys, np.zeros_like(block.registers), None
     y, x = (round(p) for p in block.grid.pixel_of(token))
-    caption = overlay.row_view(tape, "global1", "0", (0, 0)).caption
+    caption = row_view(tape, "global1", "0", (0, 0)).caption
     assert caption.startswith(f"Pixel 0, 0 looks at {y}, {x} above all (")
+
+
+def test_the_layers_array_is_written_in_place_and_is_not_the_rows():
+    viewer = ViewerModel()
+    image = viewer.add_image(np.zeros((64, 96)), name="im")
+    tape, source = tape_of(), source_of(image)
+    first = row_view(tape, "global1", "0", (10, 20))
+    layer = overlay.show(viewer.layers, image, source, PlaneKey(), first)
+    array, before = layer.data, first.values.copy()
+    overlay.show(viewer.layers, image, source, PlaneKey(), row_view(tape, "global1", "0", (60, 90)))
+    assert layer.data is array
+    np.testing.assert_array_equal(first.values, before)  # a view that is kept is not written into
+
+
+def test_a_difference_has_two_colours_and_goes_back():
+    viewer = ViewerModel()
+    image = viewer.add_image(np.zeros((64, 96)), name="im")
+    tape, source = tape_of(), source_of(image)
+    plain = row_view(tape, "global1", "0", (10, 20))
+    layer = overlay.show(viewer.layers, image, source, PlaneKey(), plain)
+    signed = views.View(plain.values - 0.05, plain.grid, (-0.05, 0.05), "d", {"show": "difference"}, True)
+    overlay.show(viewer.layers, image, source, PlaneKey(), signed)
+    assert layer.colormap.name == "attnseg difference"
+    assert tuple(layer.contrast_limits) == (-0.05, 0.05)
+    low, middle, high = layer.colormap.map(np.array([0.0, 0.5, 1.0]))
+    assert low[2] > low[0]
+    assert high[0] > high[2]
+    assert middle[3] == 0
+    overlay.show(viewer.layers, image, source, PlaneKey(), plain)
+    assert layer.colormap.name == "attnseg attention"
+    assert layer.blending == "additive"
+
+
+def test_side_by_side_is_moved_by_the_image_and_shares_its_data():
+    viewer = ViewerModel()
+    image = odd_image((5, 100, 120))
+    viewer.add_layer(image)
+    source, tape = source_of(image), tape_of(field=(100, 120))
+    view = row_view(tape, "global1", "0", (10, 20))
+    copy = overlay.show_beside(viewer.layers, image, 130, "again")
+    layer = overlay.show(viewer.layers, image, source, PlaneKey((3,)), view, role="other", shift=130)
+    assert np.shares_memory(copy.data, image.data)
+    pixel = np.array([3, 40, 33])
+    np.testing.assert_allclose(copy.data_to_world(pixel), image.data_to_world((3, 40, 163)), atol=1e-6)
+    token = layer.world_to_data(copy.data_to_world(pixel))
+    assert (round(token[1]), round(token[2])) == view.grid.token_of((40, 33))
+    overlay.remove(viewer.layers, image)
+    assert list(viewer.layers) == [image]

@@ -1,8 +1,7 @@
-"""The attention overlay: token values as an Image layer of their own, laid over the image by an affine."""
+"""Token values on the canvas: Image layers of one value per token, laid over the image by an affine."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,124 +11,150 @@ from napari.utils.colormaps import Colormap
 from napari_attnseg._napari.layers import META, world_matrix
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import numpy.typing as npt
     from napari.components import LayerList
 
-    from napari_attnseg.core.attention import AttentionTape
+    from napari_attnseg._napari.views import View
     from napari_attnseg.core.grid import TokenGrid
-    from napari_attnseg.records import AttentionRow, ImageSource, PlaneKey
+    from napari_attnseg.records import ImageSource, PlaneKey
 
 # dark to bright, so that unattended places add nothing to the image under it
 _COLOURS = ((0.0, 0.0, 0.0), (0.28, 0.05, 0.42), (0.85, 0.2, 0.28), (1.0, 0.68, 0.15), (1.0, 0.97, 0.8))
 # for bright images: what is not looked at keeps a third of its light, what is looked at all of it
 _SHADES = ((0.36, 0.32, 0.46), (0.6, 0.45, 0.58), (1.0, 0.78, 0.6), (1.0, 1.0, 1.0))
+# below zero blue, above zero orange, nothing where both agree
+_SIGNED = ((0.05, 0.45, 1.0, 1.0), (0.05, 0.45, 1.0, 0.0), (1.0, 0.5, 0.05, 0.0), (1.0, 0.5, 0.05, 1.0))
 _OPACITY = 0.5  # lets the colours of the labels under it be told
 _BRIGHT = 0.5  # mean of the thumbnail above which an image is bright
+MAIN = "attention"  # the role of the overlay that follows the query
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """What the overlay shows.
+def find(layers: Sequence[Any], image: Image, role: str = MAIN) -> Image | None:
+    """Return the overlay of an image in a role, if it is there.
 
-    Attributes
-    ----------
-    values : ndarray, (gh, gw) float32
-        One value per token.
-    grid : TokenGrid
-    limits : tuple of float
-        Values drawn black and brightest.
-    caption : str
-        Names block, head, stride, register share, and whether the values are exact or sampled.
-    info : mapping
-        The same as plain values, kept in the layer's metadata.
+    Roles are "attention" (what is asked now), "pin N" (a pinned query) and "other" (a second model).
     """
-
-    values: npt.NDArray[np.float32]
-    grid: TokenGrid
-    limits: tuple[float, float]
-    caption: str
-    info: Mapping[str, Any]
-
-
-def received_view(tape: AttentionTape, block: str, head: str) -> View:
-    """Return how much attention every token received, mean over queries."""
-    kept = tape.block(block)
-    values, sampled = tape.received(block, head)
-    share = float(np.clip(1.0 - values.sum(dtype=float), 0.0, 1.0))
-    how = "sampled from 1,024 queries" if sampled else "exact"
-    info = _info(tape, block, head) | {"show": "received", "register_share": share, "sampled": sampled}
-    low, high = float(values.min()), float(np.percentile(values, 99.5))
-    caption = f"Attention received · {_words(kept, head)} · registers {share:.0%} · {how}"
-    return View(values, kept.grid, _limits(low, high), caption, info)
-
-
-def row_view(tape: AttentionTape, block: str, head: str, pixel: tuple[int, int]) -> View:
-    """Return what one pixel attended to."""
-    row = tape.row(block, pixel, head)
-    info = _info(tape, block, head) | {
-        "show": "row",
-        "query": list(pixel),
-        "register_share": row.register_share,
-        "sampled": False,
-    }
-    caption = (
-        f"Pixel {pixel[0]}, {pixel[1]} looks at{_most(row)} · {_words(tape.block(block), head)} · "
-        f"registers {row.register_share:.0%} · exact"
-    )
-    return View(row.weights, row.grid, _limits(0.0, float(row.weights.max())), caption, info)
-
-
-def find(layers: Sequence[Any], image: Image) -> Image | None:
-    """Return the overlay layer of an image, if it is there."""
     for layer in layers:
         about = layer.metadata.get(META, {})
-        if about.get("kind") == "attention" and about.get("of") == str(image.unique_id):
+        ours = about.get("kind") == MAIN and about.get("of") == str(image.unique_id)
+        if ours and about.get("role", MAIN) == role:
             return layer  # type: ignore[no-any-return]
     return None
 
 
-def show(layers: LayerList, image: Image, source: ImageSource, plane: PlaneKey, view: View) -> Image:
-    """Show a view over its image: in the overlay layer that is there, or in a new one."""
+def found(layers: Sequence[Any], image: Image) -> list[Image]:
+    """Return all overlays of an image, whatever their role."""
+    return [
+        layer
+        for layer in layers
+        if layer.metadata.get(META, {}).get("kind") in (MAIN, "beside")
+        and layer.metadata[META].get("of") == str(image.unique_id)
+    ]
+
+
+def show(
+    layers: LayerList,
+    image: Image,
+    source: ImageSource,
+    plane: PlaneKey,
+    view: View,
+    *,
+    role: str = MAIN,
+    colour: str | None = None,
+    shift: float = 0.0,
+) -> Image:
+    """Show a view over its image: in the overlay that is there for the role, or in a new one.
+
+    Parameters
+    ----------
+    colour : str or None
+        One colour instead of the usual scale, clear where no attention goes.
+    shift : float
+        Pixels of the image by which the overlay is moved to the right, for showing side by side.
+    """
     data = view.values.reshape((1,) * (image.ndim - 2) + view.values.shape)
-    affine = overlay_affine(image, source, plane, view.grid)
-    layer = find(layers, image)
-    name = f"{image.name} · attention"
+    affine = overlay_affine(image, source, plane, view.grid, shift)
+    layer = find(layers, image, role)
+    name = f"{image.name} · attention" + ("" if role == MAIN else f" · {role}")
     if layer is None:
-        selection = set(layers.selection)
-        layer = Image(
-            data,
-            name=name,
-            affine=affine,
-            contrast_limits=view.limits,
-            interpolation2d="nearest",
-            opacity=_OPACITY,
-            gamma=0.6,  # weights fall off fast: let the weaker ones be seen
-            units=image.units,
-            axis_labels=image.axis_labels,
-            metadata={META: {"kind": "attention", "of": str(image.unique_id)}},
-        )
-        set_darken(layer, is_bright(image))
-        layers.append(layer)
-        if selection:  # the user keeps working on the layers they chose
-            layers.selection = selection
+        layer = _new(image, data, name, affine, view)
+        _dress(layer, image, view, colour)
+        layer.colorbar.visible = role == MAIN
+        add_on_top(layers, layer)
     else:
-        layer.data = data
-        layer.affine = affine
+        _refill(layer, data, affine)
         if layer.name == layer.metadata[META].get("named"):  # the image was renamed, the overlay was not
             layer.name = name
-    layer.contrast_limits_range = (0.0, max(1.0, view.limits[1]))
-    layer.contrast_limits = view.limits
-    about = {
-        "kind": "attention",
+        if view.signed != (layer.metadata[META].get("signed") is True):
+            _dress(layer, image, view, colour)
+    if colour is None and not view.signed and layer.gamma != view.gamma:
+        layer.gamma = view.gamma
+    if tuple(layer.contrast_limits) != view.limits:
+        layer.contrast_limits_range = (min(0.0, view.limits[0]), max(1.0, view.limits[1]))
+        layer.contrast_limits = view.limits
+    layer.metadata[META] = {
+        "kind": MAIN,
         "of": str(image.unique_id),
+        "role": role,
         "named": layer.name,
         "plane": list(plane.index),
         "caption": view.caption,
+        "signed": view.signed,
+        **view.info,
     }
-    layer.metadata[META] = {**about, **view.info}
     return layer
+
+
+def _new(image: Image, data: npt.NDArray[np.float32], name: str, affine: Any, view: View) -> Image:
+    layer = Image(
+        data.copy(),
+        name=name,
+        affine=affine,
+        contrast_limits=view.limits,
+        interpolation2d="nearest",
+        opacity=_OPACITY,
+        units=image.units,
+        axis_labels=image.axis_labels,
+        metadata={META: {"kind": MAIN, "of": str(image.unique_id)}},
+    )
+    layer.contrast_limits_range = (min(0.0, view.limits[0]), max(1.0, view.limits[1]))
+    return layer
+
+
+def _dress(layer: Image, image: Image, view: View, colour: str | None) -> None:
+    """Give a layer the colours that fit what it shows and the image under it."""
+    if view.signed:
+        layer.colormap = Colormap(_SIGNED, controls=(0.0, 0.5, 0.5, 1.0), name="attnseg difference")
+        layer.blending, layer.gamma, layer.opacity = "translucent", 1.0, 0.8
+    elif colour is not None:
+        layer.colormap = _single(colour)
+        layer.blending, layer.gamma, layer.opacity = "translucent", 1.0, 0.8
+    else:
+        layer.opacity = _OPACITY if layer.metadata[META].get("signed") else layer.opacity
+        set_darken(layer, is_bright(image))
+
+
+def _single(colour: str) -> Colormap:
+    rgb = tuple(int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5))
+    # clear below a fifth of the largest weight: several of them lie over each other
+    return Colormap(
+        ((*rgb, 0.0), (*rgb, 0.0), (*rgb, 1.0)), controls=(0.0, 0.2, 1.0), name=f"attnseg {colour}"
+    )
+
+
+def _refill(layer: Image, data: npt.NDArray[np.float32], affine: npt.NDArray[np.float64]) -> None:
+    """Write into the layer's array where the shape stays: half the time of a new array."""
+    if layer.data.shape == data.shape:
+        layer.data[...] = data
+        moved = not np.array_equal(layer.affine.affine_matrix, affine)
+        if moved:
+            layer.affine = affine
+        layer.refresh(thumbnail=False, highlight=False, extent=False)
+    else:
+        layer.data = data.copy()
+        layer.affine = affine
 
 
 def is_bright(image: Image) -> bool:
@@ -146,8 +171,38 @@ def set_darken(layer: Image, on: bool) -> None:
     layer.blending = "multiplicative" if on else "additive"
 
 
+def set_smooth(layer: Image, on: bool) -> None:
+    """Blend between the cells, or show them as they are."""
+    layer.interpolation2d = "linear" if on else "nearest"
+
+
+def show_beside(layers: LayerList, image: Image, shift: float, name: str) -> Image:
+    """Show the image once more, moved to the right by ``shift`` of its pixels; its data are not copied."""
+    layer = next((old for old in found(layers, image) if old.metadata[META]["kind"] == "beside"), None)
+    if layer is None:
+        data, settings, _ = image.as_layer_data_tuple()
+        settings |= {"metadata": {META: {"kind": "beside", "of": str(image.unique_id)}}, "name": name}
+        layer = Image(data, **settings)
+        selection = set(layers.selection)
+        layers.insert(layers.index(image) + 1, layer)
+        layers.selection = selection
+    matrix = np.eye(image.ndim + 1)
+    matrix[image.ndim - 1, image.ndim] = shift
+    inner = world_matrix(image)
+    own = np.linalg.solve(np.asarray(image.affine.affine_matrix, dtype=float), inner)
+    layer.affine = inner @ matrix @ np.linalg.inv(own)
+    return layer
+
+
+def remove(layers: LayerList, image: Image, keep: Sequence[str] = ()) -> None:
+    """Take the overlays of an image away, but for those in the roles to ``keep``."""
+    for layer in found(layers, image):
+        if layer.metadata[META].get("role", layer.metadata[META]["kind"]) not in keep:
+            layers.remove(layer)
+
+
 def overlay_affine(
-    image: Image, source: ImageSource, plane: PlaneKey, grid: TokenGrid
+    image: Image, source: ImageSource, plane: PlaneKey, grid: TokenGrid, shift: float = 0.0
 ) -> npt.NDArray[np.float64]:
     """Return the (n + 1, n + 1) matrix from token indices to the world.
 
@@ -159,6 +214,7 @@ def overlay_affine(
     token = grid.affine()
     inner[ndim - 2 : ndim, ndim - 2 : ndim] = token[:2, :2]
     inner[ndim - 2 : ndim, ndim] = token[:2, 2]
+    inner[ndim - 1, ndim] += shift
     for axis, index in zip(source.plane_axes, plane.index, strict=True):
         inner[source.axes.index(axis), ndim] = index
     if "C" in source.axes:
@@ -167,36 +223,9 @@ def overlay_affine(
     return world_matrix(image) @ inner
 
 
-def _info(tape: AttentionTape, block: str, head: str) -> dict[str, Any]:
-    kept = tape.block(block)
-    return {
-        "block": block,
-        "block_kind": kept.kind,
-        "head": head,
-        "stride": kept.grid.stride,
-        "zoom": kept.grid.zoom,
-        "window": kept.window,
-        "model": tape.model,
-    }
-
-
-def _most(row: AttentionRow) -> str:
-    """Name the place that gets half of the attention or more: it may be one pixel, hard to find by eye."""
-    top = int(row.weights.argmax())
-    share = float(row.weights.flat[top])
-    if share < 0.5:
-        return ""
-    where = divmod(top, row.weights.shape[1])
-    y, x = (round(p) for p in row.grid.pixel_of(where))
-    return f" {y}, {x} above all ({share:.0%})"
-
-
-def _words(block: Any, head: str) -> str:
-    side = 2 * (block.window or 0) + 1
-    where = "whole field" if block.window is None else f"window of {side} x {side}"
-    heads = "mean of heads" if head == "mean" else f"head {head}"
-    return f"{block.name} ({where}) · {heads} · stride {block.grid.cell:.3g} px"
-
-
-def _limits(low: float, high: float) -> tuple[float, float]:
-    return (low, high) if high > low else (low, low + 1e-6)
+def add_on_top(layers: LayerList, layer: Any) -> None:
+    """Put a layer on top; the user keeps working on the layers they chose."""
+    selection = set(layers.selection)
+    layers.append(layer)
+    if selection:
+        layers.selection = selection

@@ -1,307 +1,400 @@
-"""The Attention tab: which block and head the overlay shows, and what a clicked pixel looks at."""
+"""The Attention tab: what a pixel or an object looks at, maps, a second model, and checks."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from qtpy.QtCore import QSignalBlocker
-from qtpy.QtWidgets import QCheckBox, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QApplication, QVBoxLayout, QWidget
 
-from napari_attnseg._napari import overlay
-from napari_attnseg._napari.layers import data_position, plane_at
-from napari_attnseg._qt.params_form import add_row
-from napari_attnseg._qt.widgets import MARGIN, combo, form, note, set_note
-from napari_attnseg.jobs.tape import record_tape
+from napari_attnseg._napari import asking, overlay, views
+from napari_attnseg._napari.explorer import Explorer
+from napari_attnseg._napari.layers import META, plane_at
+from napari_attnseg._napari.objects import decision_words, labels_plane, object_words
+from napari_attnseg._napari.question import (
+    OBJECT,
+    PIXEL,
+    SURE,
+    has_attention,
+    hint_words,
+    outside_field,
+    same_run,
+    widest_block,
+)
+from napari_attnseg._qt.attention_checks import CheckSection
+from napari_attnseg._qt.attention_jobs import Asker, once
+from napari_attnseg._qt.attention_models import ModelsSection
+from napari_attnseg._qt.attention_mouse import MouseAsker
+from napari_attnseg._qt.attention_sections import DisplaySection, ObjectsSection, PinsSection, button
+from napari_attnseg._qt.attention_widgets import QuestionForm
+from napari_attnseg._qt.job_bar import JobBar
+from napari_attnseg._qt.widgets import MARGIN, note, set_note
+from napari_attnseg.errors import AttnSegError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from napari.components import ViewerModel
 
+    from napari_attnseg._napari.asking import Recorded
     from napari_attnseg._napari.session import Run, Session
     from napari_attnseg._qt.worker import Jobs
     from napari_attnseg.core.attention import AttentionTape
+    from napari_attnseg.core.attention_maps import FieldMap
     from napari_attnseg.records import PlaneKey
+
+_WORDS = 60  # milliseconds after which a hovered place is named: the canvas goes first
+_SETTLE = 250  # milliseconds a plane is looked at before its attention is recorded
 
 
 class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
-    """Shows the attention of the last run as a layer; while it is open, a click asks for a pixel's row."""
+    """Asks the last run's attention: by the mouse while the tab is open, by its fields and buttons."""
 
     def __init__(self, viewer: ViewerModel, session: Session, jobs: Jobs) -> None:
         super().__init__()
-        self._viewer, self._session, self._jobs = viewer, session, jobs
-        self._pixel: tuple[int, int] | None = None
+        self._viewer, self._session = viewer, session
+        self.explorer = Explorer(viewer, session)
+        self.asker = Asker(jobs, self)
+        self.mouse = MouseAsker(viewer, self.explorer, self)
         self._listening = False
+        self._gone: list[Any] = []
+        self._unpinned: list[int] = []
+        self._plane_timer = once(self, _SETTLE, self._elsewhere)
+        self._tidy_timer = once(self, 0, self._tidy)
+        self._words_timer = once(self, _WORDS, self._say_view)
+        self._build(jobs)
+        self._connect()
+        self.refresh()
+
+    def _build(self, jobs: Jobs) -> None:
         column = QVBoxLayout(self)
         column.setContentsMargins(MARGIN, MARGIN, MARGIN, MARGIN)
         column.setSpacing(6)
         self.hint = note(name="attnseg_attention_hint")
-        column.addWidget(self.hint)
-        layout = form()
-        column.addLayout(layout)
-        self.block_box = combo("attnseg_block", "Attention block of the network, in network order.")
-        self.head_box = combo("attnseg_head", "One attention head, or the mean of all.")
-        add_row(layout, "Block", self.block_box)
-        add_row(layout, "Head", self.head_box)
-        self.received_button = QPushButton("Show attention received")
-        self.received_button.setObjectName("attnseg_received")
-        self.received_button.setToolTip("Show how much attention every position receives from all others.")
-        column.addWidget(self.received_button)
-        self.darken_box = QCheckBox("Darken what gets no attention")
-        self.darken_box.setObjectName("attnseg_darken")
-        self.darken_box.setToolTip(
-            "On: the image is darkened where no attention goes; meant for bright images.\n"
-            "Off: the overlay adds light where attention goes."
-        )
-        column.addWidget(self.darken_box)
+        self.form = QuestionForm()
+        self.decision = note(name="attnseg_decision")
         self.caption = note(name="attnseg_caption")
-        column.addWidget(self.caption)
-        self.legend = note(
-            "Dark positions get little attention, bright ones much. Registers are learned slots that stand "
-            "for 'nothing in particular'; their share is named above."
+        self.job_bar = JobBar(jobs)
+        self.pins = PinsSection(self.explorer)
+        self.objects = ObjectsSection()
+        self.models = ModelsSection(self.explorer, self.asker)
+        self.checks = CheckSection(self._session, self.explorer, self.asker)
+        self.display = DisplaySection(self.explorer)
+        self.copy_button = button(
+            "Copy as command", "attnseg_copy", "Copy the command that writes this attention row to files."
         )
-        column.addWidget(self.legend)
+        for widget in (
+            self.hint, self.form, self.decision, self.caption, self.job_bar, self.pins, self.objects,
+            self.models, self.checks, self.display, self.copy_button,
+        ):  # fmt: skip
+            column.addWidget(widget)
         column.addStretch(1)
-        self.block_box.currentIndexChanged.connect(self._on_block)
-        self.head_box.currentIndexChanged.connect(self._on_head)
-        self.received_button.clicked.connect(self.show_received)
-        self.darken_box.toggled.connect(self._on_darken)
-        session.changed.connect(self._on_session)
-        self.refresh()
+
+    def _connect(self) -> None:
+        self.form.changed.connect(self._on_form)
+        self.form.followed.connect(self._on_followed)
+        self.objects.changed.connect(self._on_objects)
+        self.models.changed.connect(self.show_view)
+        self.mouse.hovered.connect(self._on_hover)
+        self.mouse.clicked.connect(self._on_click)
+        self.mouse.taken.connect(self._on_taken)
+        self.display.changed.connect(self.show_view)
+        self.copy_button.clicked.connect(self.copy_command)
+        self.asker.failed.connect(self._on_failed)
+        self._session.changed.connect(self._on_session)
+        self._viewer.layers.events.removed.connect(self._on_removed)
 
     def release(self) -> None:
-        """Let go of the session and of the canvas."""
+        """Let go of the session, the layers and the canvas."""
         self._session.changed.disconnect(self._on_session)
+        self._viewer.layers.events.removed.disconnect(self._on_removed)
         self.listen(False)
+        self.asker.cancel()
+        self._plane_timer.stop()
+        self._tidy_timer.stop()
+        self._words_timer.stop()
 
-    @property
-    def tape(self) -> AttentionTape | None:
-        """The tape of the last run on the chosen image."""
-        run = self._session.state.run
-        return run.tape if run is not None else None
+    def listen(self, on: bool) -> None:
+        """Take the mouse over the canvas, or leave it."""
+        self._listening = on
+        self.mouse.listen(on)
+        if on:
+            self.models.fill(self._card_id())
+            self.on_moved()
+
+    # -- keeping the panel right --------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """List blocks and heads of the tape and say what to do."""
-        tape, run = self.tape, self._session.state.run
-        names = list(tape.blocks) if tape is not None else []
-        if [self.block_box.itemData(n) for n in range(self.block_box.count())] != names:
-            with QSignalBlocker(self.block_box):
-                before = self.block_box.currentData()
-                self.block_box.clear()
-                for name in names:
-                    assert tape is not None
-                    kind = tape.blocks[name].kind
-                    self.block_box.addItem(name if kind in name else f"{name} ({kind})", name)
-                self.block_box.setCurrentIndex(self._first_block(names, before))
-            self._fill_heads()
-        for widget in (self.block_box, self.head_box, self.darken_box):
-            widget.setEnabled(tape is not None)
-        self.received_button.setEnabled(_has_attention(run))
-        self.legend.setVisible(tape is not None)
-        self.say()
-        if tape is None:
+        """List what the tape of the run has and say what to do."""
+        tape = self._tape
+        self.form.fill(tape, widest_block(tape) if tape is not None else "")
+        self.explorer.change(**self.form.values())
+        shown = tape is not None
+        for widget in (self.pins, self.objects, self.models, self.checks, self.display):
+            widget.setVisible(shown)
+        self.copy_button.setVisible(shown)
+        self.pins.refresh()
+        self.models.fill(self._card_id())
+        if not shown:
             set_note(self.caption, "")
+            set_note(self.decision, "")
+        self.checks.refresh()
+        self.say()
 
     def say(self) -> None:
-        """Say what can be done here and now; called also when the viewer goes to another plane."""
+        """Say what can be done here and now."""
         run = self._session.state.run
-        if run is None:
-            text = "Run the attention network on an image; its attention is shown here after the run."
-        elif not _has_attention(run):
-            text = "The last run used a classic method, which has no attention."
-        elif run.tape is not None and self._plane(run) == run.plane:
-            text = "Click a pixel of the image to see what it looks at."
-        else:
-            lead = "" if run.tape is None else f"What is shown belongs to {plane_words(run)}. "
-            text = f"{lead}Click a pixel, or press the button, to record the attention of this plane."
-        set_note(self.hint, text)
+        here = run is None or self.explorer.plane_now() == run.plane
+        following = self.form.follow_box.isChecked()
+        set_note(self.hint, hint_words(run, here, self.form.what, following))
 
-    def _plane(self, run: Run) -> PlaneKey:
-        """Return the plane that is looked at."""
-        return plane_at(run.image, run.source, self._viewer.dims.point)
+    @property
+    def _tape(self) -> AttentionTape | None:
+        """The tape of the run as it was recorded."""
+        run = self.explorer.run
+        return run.tape if run is not None else None
 
-    def _first_block(self, names: list[str], before: str | None) -> int:
-        """Return the block to start with: the one before, else the last global one, else the last."""
-        if before in names:
-            return names.index(before)
-        return -1 if self.tape is None else _widest(self.tape, names)
-
-    def _fill_heads(self) -> None:
-        tape, block = self.tape, self.block_box.currentData()
-        before = self.head_box.currentData()
-        with QSignalBlocker(self.head_box):
-            self.head_box.clear()
-            if tape is None or block is None:
-                return
-            self.head_box.addItem("mean of all", "mean")
-            for number in range(tape.blocks[block].heads):
-                self.head_box.addItem(f"head {number}", str(number))
-            self.head_box.setCurrentIndex(max(self.head_box.findData(before), 0))
-
-    # -- showing ------------------------------------------------------------------------------------
-
-    def after_run(self, run: Run) -> None:
-        """Record the tape of a finished run, then show what was received."""
-        engine = self._session.state.engine
-        if engine is None or not _has_attention(run) or self._jobs.busy:
-            self.refresh()
-            return
-        self._pixel = None
-        self._record(run, run.plane, None)
-
-    def _record(self, run: Run, plane: PlaneKey, pixel: tuple[int, int] | None) -> None:
-        engine = self._session.state.engine
-        assert engine is not None
-        job: Generator[Any, None, AttentionTape] = record_tape(
-            engine, run.source, plane, pixel, run.encoded, run.params
-        )
-        self._jobs.start_job(job, "Recording attention", lambda tape: self._on_tape(run, plane, pixel, tape))
-
-    def _on_tape(self, run: Run, plane: PlaneKey, pixel: tuple[int, int] | None, tape: AttentionTape) -> None:
-        current = self._session.state.run_of(run.image)
-        if current is None or not _same_run(current, run):
-            return  # the image is gone, or was run again
-        self._pixel = pixel
-        self._session.change_run(current, tape=tape, plane=plane)
-        if run.image is self._session.state.image:
-            self.refresh()
-            self.show_view()
-        else:  # another image was chosen meanwhile
-            names = list(tape.blocks)
-            self._lay(current, overlay.received_view(tape, names[_widest(tape, names)], "mean"), plane)
-
-    def show_received(self) -> None:
-        """Forget the clicked pixel and show the attention received, of the plane that is looked at."""
-        run = self._session.state.run
-        if run is None or run.image not in self._viewer.layers:
-            return
-        plane = self._plane(run)
-        if run.tape is not None and plane == run.plane:
-            self._pixel = None
-            self.show_view()
-        elif why := self._cannot_record(run, None):
-            set_note(self.hint, why)
-        elif not self._jobs.busy:
-            self._record(run, plane, None)
-
-    def show_view(self) -> None:
-        """Compute what is asked for (numpy, main thread) and show it in the overlay layer."""
-        run, tape = self._session.state.run, self.tape
-        block, head = self.block_box.currentData(), self.head_box.currentData()
-        if run is None or tape is None or block is None or head is None:
-            return
-        if run.image not in self._viewer.layers:
-            return
-        if self._pixel is None:
-            view = overlay.received_view(tape, block, head)
-        else:
-            view = overlay.row_view(tape, block, head, self._pixel)
-        layer = self._lay(run, view, run.plane)
-        words = plane_words(run)
-        set_note(self.caption, f"{words} · {view.caption}" if words else view.caption)
-        self.say()
-        with QSignalBlocker(self.darken_box):
-            self.darken_box.setChecked(str(layer.blending) == "multiplicative")
-
-    def _lay(self, run: Run, view: overlay.View, plane: PlaneKey) -> Any:
-        return overlay.show(self._viewer.layers, run.image, run.source, plane, view)
-
-    def ask(self, world: tuple[float, ...]) -> None:
-        """Show what the pixel at a world position looks at; records a tape for it where none is kept."""
-        run = self._session.state.run
-        if run is None or run.image not in self._viewer.layers or not _has_attention(run):
-            return
-        position = data_position(run.image, world)
-        pixel = int(np.floor(position[-2] + 0.5)), int(np.floor(position[-1] + 0.5))
-        height, width = run.source.shape_yx
-        if not (0 <= pixel[0] < height and 0 <= pixel[1] < width):
-            set_note(self.hint, "That place lies outside the image.")
-            return
-        plane = plane_at(run.image, run.source, world)
-        block = self.block_box.currentData()
-        if run.tape is not None and plane == run.plane and run.tape.block(block).grid.contains(pixel):
-            self._pixel = pixel
-            self.show_view()
-        elif why := self._cannot_record(run, pixel):
-            set_note(self.hint, why)
-        elif not self._jobs.busy:
-            self._record(run, plane, pixel)
-
-    def _cannot_record(self, run: Run, pixel: tuple[int, int] | None) -> str:
-        """Return why a pixel (None: a plane) beyond the kept tape cannot be asked for; "" when it can."""
-        engine = self._session.state.engine
-        if engine is None or engine.card.id != run.segmentation.card_id:
-            return "Another model is loaded now: run again to ask for other places."
-        if run.encoded is not None and pixel is not None:
-            field = run.encoded.field
-            if not all(part.start <= p < part.stop for part, p in zip(field, pixel, strict=True)):
-                return "That pixel lies outside the field that was segmented."
-        return ""
-
-    def _on_darken(self, on: bool) -> None:
-        run = self._session.state.run
-        layer = overlay.find(self._viewer.layers, run.image) if run is not None else None
-        if layer is not None:
-            overlay.set_darken(layer, on)
-
-    def _on_block(self, _index: int) -> None:
-        self._fill_heads()
-        self.show_view()
-
-    def _on_head(self, _index: int) -> None:
-        self.show_view()
+    def _card_id(self) -> str | None:
+        run = self.explorer.run
+        return run.segmentation.card_id if run is not None and run.tape is not None else None
 
     def _on_session(self, new: Any, old: Any) -> None:
         if new.image is not old.image:
-            self._pixel = None
-        if new.image is not old.image or new.runs is not old.runs:
+            self.explorer.change(pixel=None, label=0, second=0)
+            self.objects.forget()
+        before, now = old.run_of(new.image), new.run
+        if new.image is not old.image or (now and now.tape) is not (before and before.tape):
             self.refresh()
+        elif now is not before:
+            self.checks.refresh()
+            self.say()
+            decides = self.explorer.question.block == "readout" or self.form.what == SURE
+            if now is not None and before is not None and now.params is not before.params and decides:
+                self._ask()  # a live change of the readout
 
-    # -- the canvas ---------------------------------------------------------------------------------
+    def on_moved(self) -> None:
+        """Follow the viewer to another plane, once it stays there."""
+        self.say()
+        run = self.explorer.run
+        asked = self._listening and has_attention(run) and self.explorer.view is not None
+        if asked and run is not None and self.explorer.plane_now() != run.plane:
+            self._plane_timer.start()
 
-    def listen(self, on: bool) -> None:
-        """Take clicks on the canvas, or stop taking them."""
-        callbacks = self._viewer.mouse_drag_callbacks
-        if on and not self._listening:
-            callbacks.append(self._on_mouse)
-        elif not on and self._listening and self._on_mouse in callbacks:
-            callbacks.remove(self._on_mouse)
-        self._listening = on
+    def _elsewhere(self) -> bool:
+        """Record the plane that is looked at where it is not the tape's; tell whether it was so."""
+        run, plane = self.explorer.run, self.explorer.plane_now()
+        if run is None or plane is None or plane == run.plane or not has_attention(run):
+            return False
+        if self.explorer.question.label:
+            self.explorer.change(label=0, second=0)  # ids of the plane before
+        self._record(run, plane)
+        return True
 
-    def _on_mouse(self, viewer: Any, event: Any) -> Generator[None, None, None]:
-        """Take a left click without a drag; drags, painting and other buttons stay napari's."""
-        layer = self._viewer.layers.selection.active
-        free = layer is None or str(layer.mode) == "pan_zoom"
-        start = np.asarray(event.pos, dtype=float)
-        world = tuple(event.position)
-        plain = event.button == 1 and not event.modifiers and self._viewer.dims.ndisplay == 2
-        yield
-        moved = 0.0
-        while event.type == "mouse_move":
-            moved = max(moved, float(np.abs(np.asarray(event.pos, dtype=float) - start).max()))
-            yield
-        if plain and moved <= 3 and free:
-            self.ask(world)
-        elif plain and moved <= 3:
-            set_note(self.hint, "A tool of the selected layer takes the click: choose pan/zoom first.")
+    # -- asking -------------------------------------------------------------------------------------
 
+    def after_run(self, run: Run) -> None:
+        """Record the tape of a finished run, then show what was received."""
+        if not has_attention(run):
+            self.refresh()
+            return
+        if run.image is self._session.state.image:
+            self.explorer.change(pixel=None, label=0, second=0)
+        self._record(run, run.plane)
 
-def _same_run(now: Run, then: Run) -> bool:
-    """Tell whether two states are of one run: live changes write into its layer, a new run makes its own."""
-    return now.shown.layer is then.shown.layer
+    def _record(self, run: Run, plane: PlaneKey) -> None:
+        engine, question, second = self._session.state.engine, self.explorer.question, self.models.model
+        self.asker.start(
+            lambda: asking.record(engine, run, plane, question, second),
+            "Recording attention",
+            lambda made: self._on_recorded(run, plane, made),
+        )
 
+    def _on_recorded(self, run: Run, plane: PlaneKey, made: Recorded) -> None:
+        current = self._session.state.run_of(run.image)
+        if current is None or not same_run(current, run):
+            return  # the image is gone, or was run again
+        self.explorer.change(pixel=made.question.pixel)
+        self._session.change_run(current, tape=made.tape, plane=plane)
+        if run.image is self._session.state.image:
+            self.explorer.keep_other(made.tape, made.other)
+            if made.made is not None:
+                self.explorer.keep_map(made.tape, made.question, made.made)
+            self._ask()
+        elif made.made is not None and run.image in self._viewer.layers:  # another image was chosen
+            view = views.map_view(made.tape, made.made)
+            overlay.show(self._viewer.layers, run.image, run.source, plane, view)
 
-def _has_attention(run: Run | None) -> bool:
-    return run is not None and run.segmentation.params.get("method") == "attention"
+    def ask(self, world: tuple[float, ...], pin: bool = False) -> None:
+        """Ask about the pixel or object at a world position; records a tape where none is kept."""
+        run = self.explorer.run
+        if run is None or not has_attention(run):
+            return
+        pixel, plane = self.explorer.pixel_at(world), plane_at(run.image, run.source, world)
+        if pixel is None:
+            set_note(self.hint, "That place lies outside the image.")
+            return
+        if why := outside_field(run, pixel):
+            set_note(self.hint, why)
+            return
+        here = self.explorer.holds(pixel, plane)
+        if self.form.what in (OBJECT, SURE) and here:
+            self._choose_object(run, pixel, second=pin)
+            return
+        if pin and here:
+            self.pins.pin(pixel)
+            return
+        if self.form.what not in (PIXEL, "rollout"):
+            with QSignalBlocker(self.form):
+                self.form.choose(PIXEL)
+        self.explorer.change(pixel=pixel, label=0, second=0, **self.form.values())
+        self.objects.forget()
+        if here:
+            self._ask()
+        else:
+            self._record(run, plane)
 
+    def _choose_object(self, run: Run, pixel: tuple[int, int], *, second: bool) -> None:
+        label = int(labels_plane(run)[pixel])
+        if not label:
+            set_note(self.hint, "There is no object at that pixel.")
+            return
+        self.objects.put(label, second=second)
+        self.objects.open()
+        self._on_objects()
 
-def _widest(tape: AttentionTape, names: list[str]) -> int:
-    """Return the block to show first: the last global one, else the last."""
-    wide = [n for n, name in enumerate(names) if tape.blocks[name].kind == "global"]
-    return wide[-1] if wide else len(names) - 1
+    def _ask(self) -> None:
+        """Answer the question as it is now; a map that is not there yet is made first."""
+        run, tape = self.explorer.run, self.explorer.tape
+        if run is None or tape is None or self._elsewhere():
+            return
+        if not self.explorer.needs_map:
+            self.show_view()
+            return
+        engine, question = self._session.state.engine, self.explorer.question
+        whole = question.what != PIXEL
+        self.asker.start(
+            lambda: asking.make_map(engine, run, tape, question, whole=whole),
+            f"{views.TITLES.get(question.what, views.TITLES['received'])}",
+            lambda made: self._on_map(run, question, made),
+        )
 
+    def _on_map(self, run: Run, question: Any, made: FieldMap) -> None:
+        now = self.explorer.run
+        if now is not None and now.tape is not None and now.tape is run.tape:
+            self.explorer.keep_map(now.tape, question, made)
+            if not self.explorer.needs_map:
+                self.show_view()
 
-def plane_words(run: Run) -> str:
-    """Name the plane that a run's tape belongs to: "T 3, Z 1"; "" where there is one plane only."""
-    return ", ".join(f"{axis} {n}" for axis, n in zip(run.source.plane_axes, run.plane.index, strict=True))
+    def show_view(self, *, words: bool = True) -> None:
+        """Compute what is asked for (numpy, main thread) and show it; name it now or a moment later."""
+        try:
+            view = self.explorer.show()
+        except AttnSegError as err:
+            set_note(self.hint, str(err))
+            return
+        if view is None:
+            self.say()
+        elif words:
+            self._say_view()
+        elif not self._words_timer.isActive():
+            self._words_timer.start()
+
+    def _say_view(self) -> None:
+        """Name what is shown, in all places that do."""
+        view = self.explorer.view
+        if view is None or self.explorer.run is None:
+            return
+        set_note(self.caption, self.explorer.caption(view))
+        self._say_more()
+        self.say()
+        self.checks.refresh()
+        self.display.refresh()
+
+    def _say_more(self) -> None:
+        """Say how the asked pixel was decided, and what two models have in common."""
+        run, tape, q = self.explorer.run, self._tape, self.explorer.question
+        words = ""
+        if run is not None and tape is not None and q.what == PIXEL and q.pixel is not None:
+            words = decision_words(run, tape, q.pixel)
+        set_note(self.decision, words)
+        self.models.say()
+
+    # -- the mouse ----------------------------------------------------------------------------------
+
+    def _on_hover(self, pixel: tuple[int, int]) -> None:
+        self.explorer.change(pixel=pixel)
+        self.show_view(words=False)
+
+    def _on_click(self, world: tuple[float, ...], shift: bool) -> None:
+        if not shift and self.form.what == PIXEL:
+            self.form.follow_box.setChecked(False)  # hold this place
+        self.ask(world, pin=shift)
+
+    def _on_taken(self) -> None:
+        set_note(self.hint, "A tool of the selected layer takes the click: choose pan/zoom first.")
+
+    # -- the fields ---------------------------------------------------------------------------------
+
+    def _on_form(self) -> None:
+        self.explorer.change(**self.form.values())
+        if self.explorer.tape is None:
+            return
+        if self.form.what in (OBJECT, SURE):
+            self.objects.open()
+        self.pins.show_rows()
+        self._say_objects()
+        self._ask()
+
+    def _on_followed(self, on: bool) -> None:
+        self.mouse.following = on
+        self.say()
+
+    def _on_objects(self) -> None:
+        self.explorer.change(**self.objects.values())
+        if self.objects.first.value() and self.form.what not in (OBJECT, SURE, "rollout"):
+            with QSignalBlocker(self.form):
+                self.form.choose(OBJECT)
+            self.explorer.change(**self.form.values())
+        self._ask()
+        self._say_objects()
+
+    def _say_objects(self) -> None:
+        """Say what the chosen objects look at."""
+        run, tape, q = self.explorer.run, self.explorer.tape, self.explorer.question
+        if run is None or tape is None or not q.label:
+            set_note(self.objects.words, "")
+            return
+        try:
+            set_note(self.objects.words, object_words(run, tape, q))
+        except AttnSegError as err:
+            set_note(self.objects.words, str(err))
+
+    def _on_failed(self, text: str) -> None:
+        set_note(self.hint, text)
+
+    def copy_command(self) -> None:
+        """Copy the command that gives the same row."""
+        run = self.explorer.run
+        words = "" if run is None else asking.command(run, self.explorer.question)
+        if words:
+            QApplication.clipboard().setText(words)
+            set_note(self.hint, f"Copied: {words}")
+
+    # -- layers that go -----------------------------------------------------------------------------
+
+    def _on_removed(self, event: Any) -> None:
+        """Clear what belongs to an image that is gone; later, because napari is still removing."""
+        layer = event.value
+        if META not in layer.metadata:
+            self._gone.append(layer)
+        elif not self.explorer.laying:
+            self._unpinned += [pin.number for pin in self.explorer.pins_of_layer(layer)]
+        self._tidy_timer.start()
+
+    def _tidy(self) -> None:
+        gone, self._gone = [layer for layer in self._gone if layer not in self._viewer.layers], []
+        for layer in gone:
+            self.explorer.clear(layer)
+        if gone:
+            self.refresh()
+        if self._unpinned:
+            numbers, self._unpinned = self._unpinned, []
+            self.pins.remove(numbers)
