@@ -6,6 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from napari_attnseg._napari import settings
+from napari_attnseg.errors import AttnSegError
 from napari_attnseg.store import models
 
 if TYPE_CHECKING:
@@ -41,13 +42,51 @@ def rows(card: ModelCard) -> list[tuple[str, str]]:
     return [(what, value) for what, value in parts if value]
 
 
+def page(card: ModelCard, other: ModelCard | None = None) -> str:
+    """Return a card with date and size as a page, or two of them side by side."""
+    both = [card] if other is None else [card, other]
+    columns = [dict(_facts(one) + rows(one)) for one in both]
+    names = [what for column in columns for what in column]
+    width = 76 // len(both)
+    head = "".join(f"<th align='left'>{escape(one.id)}</th>" for one in both)
+    lines = [f"<tr><td></td>{head}</tr>"] if other is not None else []
+    for what in dict.fromkeys(names):
+        cells = "".join(
+            f"<td width='{width}%' style='padding-right:8px'>{_cell(column.get(what, '–'))}</td>"
+            for column in columns
+        )
+        lines.append(f"<tr><td style='padding-right:8px'><b>{escape(what)}</b></td>{cells}</tr>")
+    title = f"<p><b>{escape(card.name)}</b></p>" if other is None else ""
+    return f"{title}<table cellspacing='4'>{''.join(lines)}</table>"
+
+
+def _facts(card: ModelCard) -> list[tuple[str, str]]:
+    """Return where a model comes from, when it was made and how large it is."""
+    try:
+        stored = models.find(card.id)
+        facts = [("Made", stored.date), ("Size", f"{stored.size / 1e6:.1f} MB" if stored.size else "gone")]
+    except (AttnSegError, OSError):
+        return []
+    home = "came with the installation" if stored.shipped else "your models folder"
+    return [("Name", card.id), ("Kept in", home), *((what, value) for what, value in facts if value)]
+
+
+def command(card: ModelCard) -> str:
+    """Return the command that segments files with a model."""
+    return f"napari-attnseg segment IMAGE.tif --model {card.id} --out results"
+
+
 def html(card: ModelCard) -> str:
     """Return a card as a small table, for a tooltip or a page."""
-    cells = [(escape(what), escape(value).replace("\n", "<br>")) for what, value in rows(card)]
+    cells = [(escape(what), _cell(value)) for what, value in rows(card)]
     lines = "".join(
         f"<tr><td style='padding-right:8px'><b>{what}</b></td><td>{value}</td></tr>" for what, value in cells
     )
     return f"<p><b>{escape(card.name)}</b> ({escape(card.id)})</p><table>{lines}</table>"
+
+
+def _cell(value: str) -> str:
+    return escape(value).replace("\n", "<br>")
 
 
 def _data(value: Any) -> str:
@@ -59,11 +98,18 @@ def _data(value: Any) -> str:
 
 def _scores(metrics: Any) -> str:
     """Return one line per measured set; anything but a table of them in a few words."""
+    held = metrics.get("held_out") if isinstance(metrics, dict) else None
+    if isinstance(held, dict) and all(_has_ap(held.get(when)) for when in ("before", "after")):
+        return f"{held['before']['ap50']:.2f} → {held['after']['ap50']:.2f}  held-out corrections"
     table = metrics.get("val") if isinstance(metrics, dict) else None
     wanted = {"dataset", "kind", "ap50", "n"}
     if isinstance(table, (list, tuple)) and all(isinstance(r, dict) and wanted <= r.keys() for r in table):
         return "\n".join(f"{r['ap50']:.2f}  {r['dataset']}, {r['kind']} ({r['n']} images)" for r in table)
     return _text(metrics) if metrics else ""
+
+
+def _has_ap(scores: Any) -> bool:
+    return isinstance(scores, dict) and isinstance(scores.get("ap50"), (int, float))
 
 
 def _text(value: Any) -> str:

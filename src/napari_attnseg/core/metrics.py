@@ -66,7 +66,7 @@ def compare(pred: npt.NDArray[np.generic], truth: npt.NDArray[np.generic]) -> Co
         )
     a, b = _labels(pred), _labels(truth)
     n, m = int(a.max(initial=0)), int(b.max(initial=0))
-    rows, cols, iou = _overlaps(a, b, n, m)
+    rows, cols, iou = overlaps(a, b, n, m)
     tp = np.zeros(len(THRESHOLDS), dtype=np.int64)
     iou_sum = 0.0
     for t, threshold in enumerate(THRESHOLDS):
@@ -89,7 +89,7 @@ def _labels(image: npt.NDArray[np.generic]) -> npt.NDArray[np.int32]:
     return compact(image)[0]  # type: ignore[arg-type]
 
 
-def _overlaps(
+def overlaps(
     a: npt.NDArray[np.int32], b: npt.NDArray[np.int32], n: int, m: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Return the labels (rows, cols) of every overlapping pair and its IoU."""

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
+import time
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from napari_attnseg.errors import CheckpointError, StoreError, UnknownModelError
+from napari_attnseg.errors import CheckpointError, InputError, StoreError, UnknownModelError
 from napari_attnseg.records import SCHEMA_VERSION, ModelCard
 from napari_attnseg.registry import did_you_mean
+from napari_attnseg.store.files import write_atomic
 
 _AGAIN = "Copy the model folder again."
 _KINDS: dict[str, Any] = {
@@ -30,6 +34,21 @@ class StoredModel:
     card: ModelCard
     weights: Path
     shipped: bool = False
+
+    @property
+    def size(self) -> int:
+        """Size of the weights, bytes; 0 where they are gone."""
+        return self.weights.stat().st_size if self.weights.exists() else 0
+
+    @property
+    def date(self) -> str:
+        """The day it was finished, "2026-11-23": as its card says, else that of its files; "" for neither."""
+        said = self.card.training.get("finished")
+        if isinstance(said, str) and said:
+            return said[:10]
+        if self.shipped or not self.weights.exists():
+            return ""
+        return time.strftime("%Y-%m-%d", time.localtime(self.weights.stat().st_mtime))
 
 
 def home() -> Path:
@@ -65,9 +84,18 @@ def read_card(path: Path) -> ModelCard:
     """
     name = path.parent.name
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
+    except OSError as err:
+        raise CheckpointError(f"The model card of '{name}' cannot be read.", _AGAIN) from err
+    return replace(parse_card(data, name), id=name)  # a copied or renamed folder is found by its own name
+
+
+def parse_card(data: bytes, name: str) -> ModelCard:
+    """Return the card in the bytes of a ``card.json``; ``name`` is for messages, raised as by `read_card`."""
+    try:
+        raw = json.loads(data.decode("utf-8"))
         version = int(raw["schema_version"])
-    except (OSError, ValueError, KeyError, TypeError) as err:
+    except (ValueError, KeyError, TypeError) as err:
         raise CheckpointError(f"The model card of '{name}' cannot be read.", _AGAIN) from err
     if version > SCHEMA_VERSION:
         raise CheckpointError(
@@ -83,7 +111,7 @@ def read_card(path: Path) -> ModelCard:
         raise CheckpointError(f"The model card of '{name}' has an odd value for '{odd[0]}'.", _AGAIN)
     if not 0 < card.diameter < float("inf"):
         raise CheckpointError(f"The model card of '{name}' has an odd value for 'diameter'.", _AGAIN)
-    return replace(card, id=name)  # a copied or renamed folder is found by its own name
+    return card
 
 
 def _folders() -> dict[str, tuple[Path, bool]]:
@@ -121,6 +149,92 @@ def list_models() -> list[ModelCard]:
         except CheckpointError:
             continue  # one bad folder must not hide the others; find() says what is wrong
     return [card for _, _, card in sorted(cards, key=lambda c: c[:2])]
+
+
+def check_name(name: str) -> None:
+    """Raise ``InputError`` unless ``name`` can be the name of a model and its folder on every system."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or name.endswith(".") or name == "scratch":
+        raise InputError(
+            f"A model cannot be named '{name}'.",
+            "Use up to 64 letters, digits, dots, dashes and underscores, beginning with a letter or digit.",
+        )
+
+
+def exists(name: str) -> bool:
+    """Tell whether a name is taken, by a model or by any other file of the models folder.
+
+    Names that differ in capitals only count as one: on some systems they are.
+    """
+    own = [path.name for path in models_folder().iterdir()] if models_folder().is_dir() else []
+    return name.lower() in {taken.lower() for taken in (*own, *_folders())}
+
+
+def remove(name: str) -> None:
+    """Delete a model of the user.
+
+    Raises
+    ------
+    UnknownModelError
+        There is none.
+    StoreError
+        It came with the installation, or cannot be deleted.
+    """
+    folder = _own(name, "deleted")
+    gone = folder.with_name(f".{name}.{os.getpid()}.gone")  # never seen half deleted
+    try:
+        os.rename(folder, gone)
+        shutil.rmtree(gone)
+    except OSError as err:
+        raise StoreError(
+            f"The model '{name}' could not be deleted: {err.strerror or err}.",
+            "Close what uses it, and check the rights of the models folder.",
+        ) from err
+
+
+def rename(name: str, new: str) -> ModelCard:
+    """Give a model of the user another name; models that were tuned from it follow.
+
+    Raises
+    ------
+    UnknownModelError
+        There is none.
+    InputError
+        The new name cannot be a folder's.
+    StoreError
+        It came with the installation, the new name is taken, or nothing can be written.
+    """
+    folder = _own(name, "renamed")
+    check_name(new)
+    if exists(new) and new.lower() != name.lower():
+        raise StoreError(f"A model named '{new}' exists already.", "Choose another name.")
+    try:
+        os.rename(folder, folder.with_name(new))
+    except OSError as err:
+        raise StoreError(
+            f"The model '{name}' could not be renamed: {err.strerror or err}.",
+            "Close what uses it, and check the rights of the models folder.",
+        ) from err
+    card = read_card(folder.with_name(new) / "card.json")
+    _write_card(replace(card, name=new if card.name == name else card.name))
+    for child in list_models():
+        if child.parent == name and not find(child.id).shipped:
+            _write_card(replace(child, parent=new))
+    return find(new).card
+
+
+def _own(name: str, what: str) -> Path:
+    """Return the folder of a model of the user; ``what`` is the verb for the refusal."""
+    known = _folders()
+    if name in known and known[name][1]:
+        raise StoreError(f"'{name}' came with the installation and cannot be {what}.", "Choose one of yours.")
+    if name not in known:
+        raise UnknownModelError(f"There is no model '{name}'.", did_you_mean(name, known))
+    return known[name][0]
+
+
+def _write_card(card: ModelCard) -> None:
+    data = json.dumps(card.to_json(), indent=1).encode()
+    write_atomic(models_folder() / card.id / "card.json", data)
 
 
 def check_home() -> None:
