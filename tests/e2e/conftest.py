@@ -86,14 +86,26 @@ class Window:
         self.wait(lambda: self.find("attnseg_run").isEnabled())
         return self.viewer.layers[f"{image} · attnseg labels"].data
 
-    def click_pixel(self, y: float, x: float) -> None:
-        """Click the canvas where an unscaled image has this pixel."""
+    def canvas(self) -> QWidget:
         every = self.window.findChildren(QWidget)
         (canvas,) = [w for w in every if "CanvasBackend" in type(w).__name__ and w.isVisible()]
-        camera = self.viewer.scene.camera
+        return canvas
+
+    def place(self, y: float, x: float) -> QPoint:
+        """Return where on the canvas an unscaled image has this pixel."""
+        canvas, camera = self.canvas(), self.viewer.scene.camera
         middle = np.array([canvas.height(), canvas.width()]) / 2
         place = middle + (np.array([y, x]) - np.array(camera.center[-2:])) * camera.zoom
-        QTest.mouseClick(canvas, LEFT, pos=QPoint(round(place[1]), round(place[0])))
+        return QPoint(round(place[1]), round(place[0]))
+
+    def click_pixel(self, y: float, x: float, *, shift: bool = False) -> None:
+        """Click the canvas where an unscaled image has this pixel."""
+        keys = Qt.KeyboardModifier.ShiftModifier if shift else Qt.KeyboardModifier.NoModifier
+        QTest.mouseClick(self.canvas(), LEFT, keys, pos=self.place(y, x))
+
+    def move_to(self, y: float, x: float) -> None:
+        """Move the mouse to where an unscaled image has this pixel."""
+        QTest.mouseMove(self.canvas(), self.place(y, x))
 
 
 @pytest.fixture

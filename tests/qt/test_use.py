@@ -128,14 +128,14 @@ def test_attention_of_another_plane_is_not_taken_for_this_one(open_dock, qtbot):
     panel, overlay = dock.attention, viewer.layers["im · attention"]
     qtbot.waitUntil(lambda: not dock.jobs.busy)
     assert panel.caption.text().startswith("T 0 ·")
-    assert panel.hint.text().startswith("Click a pixel of the image")
+    assert panel.hint.text().startswith("Move the mouse over the image")
     viewer.dims.set_current_step(0, 2)
     assert "belongs to T 0" in panel.hint.text()
-    panel.received_button.click()
+    panel.form.choose("received")
     qtbot.waitUntil(lambda: not dock.jobs.busy)
     assert panel.caption.text().startswith("T 2 ·")
     assert overlay.metadata["attnseg"]["plane"] == [2]
-    assert panel.hint.text().startswith("Click a pixel of the image")
+    assert panel.hint.text().startswith("A map over the field")
     panel.ask((2.0, -30.0, 5.0))
     assert "outside the image" in panel.hint.text()
 
@@ -153,8 +153,8 @@ def test_attention_is_kept_when_another_image_is_chosen_during_the_run(open_dock
     assert "Run the attention network" in dock.attention.hint.text()
     viewer.layers.selection.active = image
     image.name = "again"
-    dock.attention.received_button.click()
-    assert "again · attention" in viewer.layers
+    dock.attention.form.choose("received")
+    qtbot.waitUntil(lambda: "again · attention" in viewer.layers)
 
 
 def test_too_little_memory_is_said_in_words(open_dock, qtbot, engine, monkeypatch):
@@ -171,7 +171,7 @@ def test_too_little_memory_is_said_in_words(open_dock, qtbot, engine, monkeypatc
 
 
 def test_a_live_change_belongs_to_its_run_and_another_run_does_not(open_dock, qtbot):
-    from napari_attnseg._qt.attention_panel import _same_run
+    from napari_attnseg._napari.question import same_run
 
     viewer, dock = open_dock()
     viewer.add_image(blobs()[0], name="im")
@@ -180,7 +180,7 @@ def test_a_live_change_belongs_to_its_run_and_another_run_does_not(open_dock, qt
     dock.segment.readout.form.widgets["min_size"].value = 40
     qtbot.waitUntil(lambda: dock.session.state.run.params.min_size == 40)
     changed = dock.session.state.run
-    assert _same_run(changed, first)
+    assert same_run(changed, first)
     assert changed.segmentation.seconds == first.segmentation.seconds  # of the run, not of the change
     run(qtbot, dock)
-    assert not _same_run(dock.session.state.run, changed)
+    assert not same_run(dock.session.state.run, changed)

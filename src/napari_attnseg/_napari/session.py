@@ -8,10 +8,11 @@ from weakref import WeakKeyDictionary
 
 from psygnal import Signal
 
+from napari_attnseg._napari.kept import Kept
 from napari_attnseg._napari.layers import unwrap
 
 if TYPE_CHECKING:
-    from napari.layers import Image
+    from napari.layers import Image, Labels
 
     from napari_attnseg._napari.shown import Shown
     from napari_attnseg.core.attention import AttentionTape
@@ -100,6 +101,8 @@ class Session:
     """Holds the state of one viewer and tells who listens when it is replaced.
 
     ``changed`` carries the new state and the one before.  All of it happens on the main thread.
+    What was predicted is kept for every Labels layer of ours for as long as the layer lives, also when
+    its image is run again into another layer: corrections are found by comparing with it.
     """
 
     changed = Signal(object, object)
@@ -107,6 +110,7 @@ class Session:
 
     def __init__(self) -> None:
         self._state = State()
+        self._kept: WeakKeyDictionary[Labels, Kept] = WeakKeyDictionary()
 
     @classmethod
     def of(cls, viewer: Any) -> Session:
@@ -132,11 +136,13 @@ class Session:
         for other in reversed(runs):
             room -= other.nbytes
             kept.append(other if room >= 0 else replace(other, encoded=None))
+        self._keep(run)
         self.update(runs=(*reversed(kept), run))
 
     def change_run(self, run: Run, **changes: Any) -> Run:
         """Replace some fields of a kept run and return the new one."""
         new = replace(run, **changes)
+        self._keep(new)
         self.update(runs=tuple(new if other is run else other for other in self._state.runs))
         return new
 
@@ -145,3 +151,16 @@ class Session:
         kept = tuple(run for run in self._state.runs if run.image is not image)
         chosen = None if self._state.image is image else self._state.image
         self.update(runs=kept, image=chosen)
+
+    def kept(self, labels: Labels) -> Kept | None:
+        """Return what was predicted for a Labels layer; None for labels that are not ours."""
+        return self._kept.get(labels)
+
+    def keep(self, labels: Labels, kept: Kept) -> None:
+        """Compare a Labels layer with something else from now on."""
+        self._kept[labels] = kept
+
+    def _keep(self, run: Run) -> None:
+        before = self._kept.get(run.shown.layer)
+        if before is None or before.origin is not run.shown.written:
+            self._kept[run.shown.layer] = Kept.of_run(run)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_attnseg._napari.marks import checked
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -45,7 +47,9 @@ class Shown:
 
     @property
     def edited(self) -> bool:
-        """Whether the layer no longer holds what was written."""
+        """Whether the layer no longer holds what was written, or the user accepted objects in it."""
+        if checked(self.layer):
+            return True
         data = self.layer.data
         if self.planes is None or data is not self.given:
             return not np.array_equal(data, self.written)

@@ -11,6 +11,8 @@ from napari_attnseg._napari.layers import unwrap
 from napari_attnseg._napari.session import Session
 from napari_attnseg._napari.watch import LayerWatch
 from napari_attnseg._qt.attention_panel import AttentionPanel
+from napari_attnseg._qt.correct_panel import CorrectPanel
+from napari_attnseg._qt.finetune_panel import FinetunePanel
 from napari_attnseg._qt.models_panel import ModelsPanel
 from napari_attnseg._qt.segment_panel import SegmentPanel
 from napari_attnseg._qt.widgets import scrolled
@@ -51,11 +53,17 @@ class AttentionDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._loader = Jobs(self)
         self._watch = LayerWatch(self._viewer)
         self.segment = SegmentPanel(self._viewer, self.session, self.jobs, self._watch)
+        self.correct = CorrectPanel(self._viewer, self.session, self.jobs, self._watch)
         self.attention = AttentionPanel(self._viewer, self.session, self.jobs)
+        self.finetune = FinetunePanel(
+            self._viewer, self.session, self.jobs, self._watch, lambda: self.segment.engine_key
+        )
         self.models = ModelsPanel()
         self.tabs = QTabWidget(self)
         self.tabs.setObjectName("attnseg_tabs")
         self.tabs.addTab(scrolled(self.segment), "Segment")
+        self.tabs.addTab(scrolled(self.correct), "Correct")
+        self.tabs.addTab(scrolled(self.finetune), "Fine-tune")
         self.tabs.addTab(scrolled(self.attention), "Attention")
         self.tabs.addTab(scrolled(self.models), "Models")
         self.status = QLabel(self)
@@ -84,13 +92,15 @@ class AttentionDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.tabs.currentChanged.connect(self._on_tab)
         self.segment.segmented.connect(self.attention.after_run)
         self.segment.engine_chosen.connect(self._on_engine_chosen)
-        self._watch.moved.connect(self.attention.say)
+        self._watch.moved.connect(self.attention.on_moved)
         self.jobs.started.connect(self._on_started)
         self.jobs.finished.connect(self._on_finished)
         self._loader.progressed.connect(self._on_loading)
         self._loader.failed.connect(self._on_load_failed)
         self._loader.finished.connect(self._on_engine_chosen)
         self.session.changed.connect(self._on_session)
+        self.finetune.model_chosen.connect(self.segment.choose_model)
+        self.models.model_chosen.connect(self.segment.choose_model)
 
     # -- loading the network ------------------------------------------------------------------------
 
@@ -107,6 +117,8 @@ class AttentionDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         """Leave the canvas alone while the dock is hidden."""
         super().hideEvent(event)
         self.attention.listen(False)
+        self.correct.listen(False)
+        self.finetune.listen(False)
 
     def _warm_up(self) -> None:
         key = self.segment.engine_key
@@ -161,6 +173,8 @@ class AttentionDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def _on_tab(self, index: int) -> None:
         name = self.tabs.tabText(index)
         self.attention.listen(self.isVisible() and name == "Attention")
+        self.finetune.listen(self.isVisible() and name == "Fine-tune")
+        self.correct.listen(self.isVisible() and name == "Correct")
         if name == "Models":
             self.models.fill()
         elif name == "Segment" and self._warmed:
@@ -169,8 +183,11 @@ class AttentionDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
     # -- going away ---------------------------------------------------------------------------------
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
-        """Stop the running job when the window closes."""
+        """Stop the running job when the window closes; ask about a training that goes on."""
         if event.type() == QEvent.Type.Close and watched is self.window():
+            if not self.finetune.may_close():
+                event.ignore()
+                return True
             self._run_pending = False
             self.jobs.cancel()
             self._loader.cancel()
@@ -191,6 +208,8 @@ class AttentionDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._loader.cancel()
         self.segment.release()
         self.attention.release()
+        self.finetune.release()
+        self.correct.release()
         self.session.changed.disconnect(self._on_session)
         self._watch.close()
 

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QHBoxLayout, QVBoxLayout, 
 
 from napari_attnseg._napari import circle
 from napari_attnseg._napari.layers import axes_choices, source_of
+from napari_attnseg._napari.units import METRES, SHORT
 from napari_attnseg._qt.params_form import add_row, bounds, show_row
 from napari_attnseg._qt.widgets import combo, note, set_note
 from napari_attnseg.core.axes import describe
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from napari_attnseg._napari.session import Session
     from napari_attnseg._napari.watch import LayerWatch
     from napari_attnseg.records import ImageSource
-
-_METRES = {"nm": 1e-9, "µm": 1e-6, "mm": 1e-3, "cm": 1e-2, "m": 1.0}
-_SHORT = {"micrometer": "µm", "nanometer": "nm", "millimeter": "mm", "meter": "m", "centimeter": "cm"}
 
 
 class ImageRows:
@@ -190,7 +188,7 @@ class DiameterRow:
         """Offer the unit of the chosen layer."""
         source = self._rows.source()
         unit = str(source.units[-1]) if source is not None and source.units else ""
-        wanted = ["auto", "px", *([_SHORT[unit]] if unit in _SHORT else [])]
+        wanted = ["auto", "px", *([SHORT[unit]] if unit in SHORT else [])]
         if [self.unit_box.itemText(n) for n in range(self.unit_box.count())] != wanted:
             before = self.unit_box.currentText()
             with QSignalBlocker(self.unit_box):
@@ -217,13 +215,13 @@ class DiameterRow:
             return None
         step = 1.0
         if unit != "px":
-            own = _SHORT.get(str(source.units[-1]) if source.units else "")
+            own = SHORT.get(str(source.units[-1]) if source.units else "")
             if own is None:
                 raise InputError(
                     f"'{source.name}' has no unit of length, so {self.spin.value():g} {unit} says nothing.",
                     "Give the object diameter in px, or 'auto'.",
                 )
-            step = float(source.scale[-1]) * _METRES[own] / _METRES[unit]
+            step = float(source.scale[-1]) * METRES[own] / METRES[unit]
         return min(max(self.spin.value() / step, self._low), self._high)
 
     def hide_circle(self) -> None:

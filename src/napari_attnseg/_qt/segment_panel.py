@@ -193,6 +193,13 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self.model_box.setCurrentIndex(max(index, 0) if self.model_box.count() else -1)
         self._on_model()
 
+    def choose_model(self, name: str) -> None:
+        """List the models anew and choose one of them."""
+        self.fill_models()
+        index = self.model_box.findData(name)
+        if index >= 0:
+            self.model_box.setCurrentIndex(index)
+
     def refresh(self, *_: Any) -> None:
         """Show the rows that count for the method, and whether Run can be pressed."""
         values = {**self.method.values(), **self.classic.values()}

@@ -6,6 +6,12 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QFormLayout, QFrame, QLabel, QScrollArea, QSizePolicy, QWidget
 
 MARGIN = 8
+_BOX = "width: 11px; height: 11px; border: 1px solid #8a8f98; border-radius: 2px;"
+TICKS = (  # tick boxes of lists, which napari's themes leave without an outline
+    f"QAbstractItemView::indicator {{ {_BOX} }}"
+    "QAbstractItemView::indicator:checked { background: #4f7fe0; }"
+    "QAbstractItemView::indicator:indeterminate { background: #8a8f98; }"
+)
 
 
 def note(text: str = "", *, name: str = "") -> QLabel:
@@ -20,7 +26,8 @@ def note(text: str = "", *, name: str = "") -> QLabel:
 
 def set_note(label: QLabel, text: str) -> None:
     """Set a line of text; an empty one takes no room."""
-    label.setText(text)
+    if label.text() != text:  # the same text again would lay the panel out again
+        label.setText(text)
     label.setVisible(bool(text))
 
 

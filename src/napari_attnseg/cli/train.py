@@ -1,99 +1,151 @@
-"""``train``: a new model from a folder of images and one of labels."""
+"""``train``: a new model from a folder of images and one of labels, or from the run folder of a window."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from napari_attnseg.cli.common import FILE, json_option, progress_bar, report, say
 from napari_attnseg.errors import InputError
-from napari_attnseg.params import Device, TrainParams
-from napari_attnseg.records import Progress, TrainStep
+from napari_attnseg.params import Device, Known, Tier, TrainParams
+from napari_attnseg.records import Progress, TrainEvent, TrainStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-MINUTES = 10.0  # when neither --steps nor --minutes is given
+    Said = Progress | TrainStep | TrainEvent
+
+MINUTES = 10.0  # from scratch, when neither --steps nor --minutes is given
 
 
 @click.command("train")
-@click.option("--images", required=True, type=FILE, help="Folder of images.")
-@click.option("--labels", required=True, type=FILE, help="Folder of labels, paired by file name.")
+@click.option("--images", type=FILE, help="Folder of images.")
+@click.option("--labels", type=FILE, help="Folder of labels, paired by file name.")
+@click.option("--run", "run", type=FILE, help="Run folder of a window, instead of the two folders.")
+@click.option("--from", "start", help="'scratch', or the model to start from.  [default: base]")
+@click.option("--name", help="Name of the new model.")
 @click.option(
-    "--from", "start", default="base", show_default=True, help="'scratch', or the model to start from."
+    "--tier",
+    type=click.Choice(get_args(Tier)),
+    help="quick: heads and low-rank adapters on the decoder; full: all weights.  [default: full, which "
+    "serves fully labelled folders best; not used from scratch]",
 )
-@click.option("--name", required=True, help="Name of the new model.")
 @click.option("--steps", type=click.IntRange(1), help="Number of training steps.")
 @click.option(
-    "--minutes", type=click.FloatRange(0, min_open=True), help="Wall time instead of --steps.  [default: 10]"
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    help="Wall time instead of --steps.  [default: until it stops getting better; 10 from scratch]",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all random choices.")
-@click.option(
-    "--device", type=click.Choice(get_args(Device)), default="auto", show_default=True, help="Where."
-)
+@click.option("--seed", type=click.IntRange(0), help="Of all random choices.  [default: 0]")
+@click.option("--device", type=click.Choice(get_args(Device)), help="Where.  [default: auto]")
 @click.option(
     "--known",
-    type=click.Choice(["all"]),
-    default="all",
-    show_default=True,
-    help="Pixels that teach: 0 is background.",
+    help="Pixels that teach. all: every pixel, 0 is background. objects: labelled objects and their borders. "
+    "DIR: a folder of masks, paired by file name, not 0 where known.  [default: all]",
 )
 @click.option("--resume", is_flag=True, help="Go on with an interrupted training of that name.")
 @json_option
-def train_command(as_json: bool, known: str, **values: Any) -> None:
-    """Train a model on labelled images.
+def train_command(as_json: bool, run: Path | None, resume: bool, **values: Any) -> int:
+    """Train a model on labelled images, or carry out a run folder.
 
     With --steps the same seed gives the same weights on a CPU, also across --resume.  With --json every
     step is a JSON line on stderr and the result one object on stdout.
     """
-    if values["steps"] is not None and values["minutes"] is not None:
+    given = {name: value for name, value in values.items() if value is not None}
+    if run is not None:
+        if given:
+            option = "--from" if "start" in given else f"--{min(given)}"
+            raise InputError(f"{option} cannot be given with --run.", "The run folder says it all.")
+        return _train_run(run, resume, as_json)
+    for option in ("images", "labels", "name"):
+        if option not in given:
+            raise InputError(f"--{option} is missing.", "Give --images, --labels and --name, or --run.")
+    _train_folders(given, resume, as_json)
+    return 0
+
+
+def _train_folders(given: dict[str, Any], resume: bool, as_json: bool) -> None:
+    from napari_attnseg.jobs.train import train_folders
+
+    if "steps" in given and "minutes" in given:
         raise InputError("Both --steps and --minutes are given.", "Give one of them.")
-    if values["steps"] is None and values["minutes"] is None:
-        values["minutes"] = MINUTES
-    del known  # "all" is the only choice so far
-    planes, last = _run_training(as_json=as_json, **values)
+    images, labels = given.pop("images"), given.pop("labels")
+    known, masks = given.pop("known", "all"), None
+    if known not in get_args(Known):
+        known, masks = "all", Path(known)
+    params = TrainParams(**{"tier": "full", **given}, known=known, resume=resume)
+    if params.start == "scratch" and params.steps is None and params.minutes is None:
+        params = params.model_copy(update={"minutes": MINUTES})
+    planes, last, outcome = _drive(train_folders(images, labels, params, masks), as_json)
     result = {
-        "name": values["name"],
-        "from": values["start"],
+        "name": params.name,
+        "from": params.start,
         "planes": planes,
         "steps": last.step if last else 0,
         "loss": last.loss if last else None,
         "seconds": round(last.seconds, 2) if last else 0.0,
+        **({k: outcome[k] for k in ("before", "after", "reason")} if outcome else {}),
     }
-    text = f"Model '{values['name']}' is trained: {result['steps']} steps on {planes} planes."
-    report(result, as_json, text)
+    text = f"Model '{params.name}' is trained: {result['steps']} steps on {planes} planes."
+    report(result, as_json, text + _judged(outcome))
 
 
-def _run_training(*, as_json: bool, **values: Any) -> tuple[int, TrainStep | None]:
-    """Run the job and show its steps; return the number of planes and the last step."""
+def _train_run(run: Path, resume: bool, as_json: bool) -> int:
+    from napari_attnseg.jobs.finetune import tune_run
+
+    end, _, outcome = _drive(tune_run(run, resume=resume), as_json)
+    report({**end, **outcome}, as_json, str(end["message"]) + _judged(outcome))
+    return 0
+
+
+def _judged(outcome: dict[str, Any]) -> str:
+    """Return the scores on what was held out, in words."""
+    if not outcome:
+        return ""
+    if outcome["before"] and outcome["after"]:
+        before, after = outcome["before"]["ap50"], outcome["after"]["ap50"]
+        count = outcome["after"]["objects"]
+        return f" AP@.5 on {count} held-out objects: {before:.2f} before, {after:.2f} after."
+    return f" How good it is was not measured: {outcome['reason'] or 'it was stopped before'}."
+
+
+def _drive(job: Generator[Said, None, Any], as_json: bool) -> tuple[Any, TrainStep | None, dict[str, Any]]:
+    """Run the job and show what it says; return its result, the last step and what a tuning came to."""
+    from napari_attnseg.jobs.finetune import line_of
     from napari_attnseg.jobs.progress import drive
-    from napari_attnseg.jobs.train import train_folders
 
-    images, labels = values.pop("images"), values.pop("labels")
-    job: Generator[Progress | TrainStep, None, int] = train_folders(images, labels, TrainParams(**values))
     last: TrainStep | None = None
+    outcome: dict[str, Any] = {}
     with progress_bar() as show:
-        line: Callable[[TrainStep], None] = _json_line if as_json else lambda step: show(_as_progress(step))
+        line: Callable[[Said], None] = lambda said: show(_as_progress(said, last))  # noqa: E731
 
-        def on_step(step: Progress | TrainStep) -> None:
-            nonlocal last
-            if isinstance(step, TrainStep):
-                last = step
-                line(step)
-            else:
-                show(step)
+        def on_step(said: Said) -> None:
+            nonlocal last, outcome
+            if isinstance(said, TrainStep):
+                last = said
+            if isinstance(said, TrainEvent) and said.kind == "result":
+                outcome = dict(said.data)
+            elif as_json and not isinstance(said, Progress):
+                say(json.dumps(line_of(said)))
+            elif isinstance(said, TrainEvent) and said.kind == "note":
+                say(str(said.data["text"]))
+            elif not as_json or isinstance(said, Progress):
+                line(said)
 
-        planes = drive(job, on_step)
-    assert planes is not None  # nothing cancels this run
-    return planes, last
+        result = drive(job, on_step)
+    assert result is not None  # nothing cancels this run
+    return result, last, outcome
 
 
-def _json_line(step: TrainStep) -> None:
-    say(json.dumps({"step": step.step, "total": step.total, "loss": step.loss, "lr": step.lr,
-                    "val": step.val, "seconds": round(step.seconds, 2)}))  # fmt: skip
-
-
-def _as_progress(step: TrainStep) -> Progress:
-    return Progress(step.step, step.total, f"loss {step.loss:.3f}")
+def _as_progress(said: Said, last: TrainStep | None) -> Progress:
+    if isinstance(said, Progress):
+        return said
+    step, total = (last.step, last.total) if last else (0, 0)
+    if isinstance(said, TrainStep):
+        return Progress(step, total, f"loss {said.loss:.3f}")
+    words = {"val": "AP@.5 {ap50:.2f} on held-out objects", "estimate": "about {seconds:.0f} s in all"}
+    text = words.get(said.kind, "{note}" if "note" in said.data else said.kind)
+    return Progress(step, total, text.format(**said.data))

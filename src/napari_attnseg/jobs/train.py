@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,10 +11,11 @@ import numpy as np
 from napari_attnseg import engine as door
 from napari_attnseg.core import normalize
 from napari_attnseg.core.axes import plane_keys, read_plane
+from napari_attnseg.core.corrections import Changes, compare_labels, known_mask
 from napari_attnseg.core.labels import compact
-from napari_attnseg.errors import InputError, TrainingDataError
+from napari_attnseg.errors import TrainingDataError
 from napari_attnseg.jobs.planes import open_plane
-from napari_attnseg.records import Progress, Sample, TrainStep
+from napari_attnseg.records import Progress, Sample, TrainEvent, TrainStep
 from napari_attnseg.store import models
 from napari_attnseg.store.images import images_in, read_image
 
@@ -28,20 +29,22 @@ if TYPE_CHECKING:
 
 
 def train_folders(
-    images: Path, labels: Path, params: TrainParams
-) -> Generator[Progress | TrainStep, None, int]:
-    """Train a model on a folder of images and a folder of labels; every pixel is taken as known.
+    images: Path, labels: Path, params: TrainParams, masks: Path | None = None
+) -> Generator[Progress | TrainStep | TrainEvent, None, int]:
+    """Train a model on a folder of images and a folder of labels.
 
     Parameters
     ----------
     images, labels : Path
         Paired by file stem, whatever the type; images without labels are left out.
     params : TrainParams
-        Name, start, length (minutes count reading and start-up), seed, device, resume.
+        Name, start, tier, length (minutes count reading and start-up), known pixels, seed, device, resume.
+    masks : Path or None
+        Folder of masks, paired like the labels: pixels that are not 0 teach, besides ``params.known``.
 
     Yields
     ------
-    Progress, then TrainStep
+    Progress, then TrainStep and TrainEvent
         One per image read, then one per step.
 
     Returns
@@ -54,33 +57,64 @@ def train_folders(
     InputError
         The name cannot be a folder's.
     TrainingDataError
-        No pairs, a pair of different shapes, or no objects at all.
+        No pairs, a pair of different shapes, an image without a mask, or no objects at all.
     StoreError
         The name is taken, or the result could not be stored.
     """
     started = time.monotonic()
-    check_name(params.name)
+    models.check_name(params.name)
     models.check_home()
     if params.start != "scratch":
         models.find(params.start)  # an unknown name is said before the images are read
     samples: list[Sample] = []
     pairs = pair_by_stem(images, labels)
+    mask_of = {} if masks is None else images_in(masks)
     for number, (image, label) in enumerate(pairs):
         yield Progress(number, len(pairs), f"Reading {image.name}")
-        samples.extend(read_samples(image, label))
+        read = list(read_samples(image, label))
+        if masks is not None:
+            read = masked(read, mask_of.get(image.stem), image)
+        samples.extend(with_known(read, params.known))
     if not any(s.labels.any() for s in samples):
         raise TrainingDataError(f"The labels in '{labels}' hold no object.", "Draw some objects first.")
     yield from door.train_model(samples, params, started=started)
     return len(samples)
 
 
-def check_name(name: str) -> None:
-    """Raise ``InputError`` unless ``name`` can be the name of a model and its folder on every system."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or name.endswith(".") or name == "scratch":
-        raise InputError(
-            f"A model cannot be named '{name}'.",
-            "Use up to 64 letters, digits, dots, dashes and underscores, beginning with a letter or digit.",
+def masked(samples: list[Sample], mask: Path | None, image: Path) -> list[Sample]:
+    """Return samples that are known only where a mask is not 0; objects that the mask cuts are not known.
+
+    Raises
+    ------
+    TrainingDataError
+        There is no mask for the image, or it has another shape.
+    """
+    if mask is None:
+        raise TrainingDataError(
+            f"'{image.name}' has no mask of the same name.", "Give a mask for each image."
         )
+    source = read_image(mask, labels=True)
+    planes = [read_plane(source, key) != 0 for key in plane_keys(source)]
+    if [p.shape for p in planes] != [s.labels.shape for s in samples]:
+        raise TrainingDataError(
+            f"The mask '{mask.name}' does not have the shape of '{image.name}'.",
+            "Both must have the same planes, height and width.",
+        )
+    changes = Changes()
+    return [
+        replace(s, known=known_mask(None, s.labels, changes, "regions", plane))
+        for s, plane in zip(samples, planes, strict=True)
+    ]
+
+
+def with_known(samples: list[Sample], known: str) -> list[Sample]:
+    """Return samples of which only the objects and a ring around them teach, when ``known`` is "objects"."""
+    if known == "all":
+        return samples
+    return [
+        replace(s, known=s.known & known_mask(None, s.labels, compare_labels(None, s.labels)))
+        for s in samples
+    ]
 
 
 def pair_by_stem(images: Path, labels: Path) -> list[tuple[Path, Path]]:
@@ -125,4 +159,5 @@ def read_samples(image: Path, labels: Path) -> Iterator[Sample]:
             raise TrainingDataError(f"The labels '{labels}' are not whole numbers.", "Save them as integers.")
         objects: npt.NDArray[np.integer] = drawn.astype(np.int64)
         ids = compact(objects)[0]
-        yield Sample(np.ascontiguousarray(channels_first), ids, np.ones(ids.shape, dtype=bool))
+        name = " ".join([image.stem, *(str(i) for i in key_image.index)])
+        yield Sample(np.ascontiguousarray(channels_first), ids, np.ones(ids.shape, dtype=bool), name)

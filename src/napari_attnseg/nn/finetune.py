@@ -5,28 +5,32 @@ from __future__ import annotations
 import shutil
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from napari_attnseg.errors import StoreError, TrainingDataError
+from napari_attnseg.core.corrections import known_objects
+from napari_attnseg.errors import ModelError, StoreError, TrainingDataError
 from napari_attnseg.nn.augment import prepare
-from napari_attnseg.nn.checkpoint import load_weights, read_tensors, save_model
+from napari_attnseg.nn.checkpoint import save_model
+from napari_attnseg.nn.course import Course
 from napari_attnseg.nn.model import build_model
 from napari_attnseg.nn.train import Recipe, train_steps
-from napari_attnseg.records import ModelCard
-from napari_attnseg.store import models
+from napari_attnseg.records import ModelCard, TrainEvent
+from napari_attnseg.store import models, runs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
 
     from napari_attnseg.params import TrainParams
     from napari_attnseg.records import Sample, TrainStep
     from napari_attnseg.store.models import StoredModel
 
 _DEFAULT = {"architecture": "attnseg", "context": "local+global"}
-_TUNING_RATE = 3e-4
 
 
 def train_and_store(
@@ -34,31 +38,117 @@ def train_and_store(
     params: TrainParams,
     parent: StoredModel | None,
     started: float | None = None,
-) -> Iterator[TrainStep]:
-    """See :func:`napari_attnseg.engine.train_model`; the checkpoint lies in the runs folder until the end."""
+    *,
+    run: Path | None = None,
+    stop: Callable[[], bool] | None = None,
+    preview: npt.NDArray[np.float32] | None = None,
+    on_preview: Callable[[npt.NDArray[np.int32]], None] | None = None,
+) -> Iterator[TrainStep | TrainEvent]:
+    """See :func:`napari_attnseg.engine.train_model`; checkpoints lie in the run folder until the end."""
     started = time.monotonic() if started is None else started
-    name, seed = params.name, params.seed
-    target = models.models_folder() / name
-    if target.exists() or name in {card.id for card in models.list_models()}:
-        raise StoreError(f"A model named '{name}' exists already.", "Choose another name.")
-    if not any(s.labels[s.known].any() for s in samples):
+    target = models.models_folder() / params.name
+    if target.exists() or params.name in {card.id for card in models.list_models()}:
+        raise StoreError(
+            f"A model named '{params.name}' exists already.",
+            "Choose another name, or rename that model and resume the run.",
+        )
+    if not any(s.labels[s.known].any() for s in samples) and not any(_erased(s) for s in samples):
         raise TrainingDataError("The labels hold no object.", "Label at least one object.")
-    torch.manual_seed(seed)
-    model = build_model(**(parent.card.architecture if parent else _DEFAULT))
-    if parent is not None:
-        load_weights(model, read_tensors(parent.weights, parent.card.sha256)[0])
+    folder = models.home() / "runs" / params.name if run is None else run
+    if parent is not None and len(parent.card.classes) > 1:
+        raise ModelError(f"'{parent.card.id}' tells classes apart and cannot be tuned.", "Take another.")
+    if parent is None:
+        yield from _from_scratch(samples, params, folder, target, started)
+    else:
+        course = Course(
+            samples, params, parent, folder, stop or (lambda: False), preview, started, on_preview
+        )
+        yield from _tuned(course, target, runs.run_id(run) if run is not None else "")
+    if run is None:
+        shutil.rmtree(folder, ignore_errors=True)  # the checkpoint has done its work
+
+
+def _erased(sample: Sample) -> bool:
+    """Tell whether a sample teaches that something is background."""
+    return sample.before is not None and bool(sample.before[sample.known & (sample.labels == 0)].any())
+
+
+def _tuned(course: Course, target: Path, run_id: str) -> Generator[TrainStep | TrainEvent, None, None]:
+    """Tune, store the model (a cancelled run only if it improved), and say how it did."""
+    training = course.run()
+    with closing(training):
+        yield from training
+    improved = course.improved()
+    result = {
+        "before": course.before,
+        "after": course.after,
+        "reason": course.split.reason,
+        "steps": course.best_step or course.tuner.step,
+        "seconds": round(course.seconds, 1),
+        "cancelled": course.cancelled,
+        "stored": improved or not course.cancelled,
+    }
+    if result["stored"]:
+        card = _tuned_card(course, result, run_id)
+        yield TrainEvent("phase", {"note": "Storing the model"})
+        model = build_model(**card.architecture)
+        model.load_state_dict(course.weights())
+        save_model(target, model, card)
+    yield TrainEvent("result", result)
+
+
+def _tuned_card(course: Course, result: dict[str, Any], run_id: str) -> ModelCard:
+    params, parent, samples = course.params, course.parent.card, course.samples
+    objects = sum(len(known_objects(s)) for s in samples)
+    words = "1 image" if len(samples) == 1 else f"{len(samples)} images"
+    scores = {}
+    if result["before"] and result["after"]:
+        scores = {
+            "held_out": {
+                "before": result["before"], "after": result["after"],
+                "note": "objects that were not learnt from; the best step was chosen by them",
+            }
+        }  # fmt: skip
+    return ModelCard(
+        id=params.name,
+        name=params.name,
+        architecture=dict(parent.architecture),
+        diameter=parent.diameter,
+        classes=parent.classes,
+        parent=parent.id,
+        licence=parent.licence,
+        description=f"{parent.name}, tuned on {objects} objects in {words}.",
+        training={
+            "images": len(samples),
+            "objects": objects,
+            "tier": params.tier,
+            "seed": params.seed,
+            "steps": result["steps"],
+            "minutes": round(course.seconds / 60, 2),
+            "finished": time.strftime("%Y-%m-%d"),
+            "parent_sha256": parent.sha256,
+            "run": run_id,
+            **({"readout": parent.training["readout"]} if "readout" in parent.training else {}),
+        },
+        metrics=scores,
+    )
+
+
+def _from_scratch(
+    samples: Sequence[Sample], params: TrainParams, run: Path, target: Path, started: float
+) -> Generator[TrainStep, None, None]:
+    torch.manual_seed(params.seed)
+    model = build_model(**_DEFAULT)
     items = [prepare(s) for s in samples]
     sizes = torch.cat([i.diameter[i.diameter > 0] for i in items])
-    canonical = parent.card.diameter if parent else float(np.clip(float(sizes.median()), 12.0, 48.0))
+    canonical = float(np.clip(float(sizes.median()), 12.0, 48.0)) if len(sizes) else 24.0
     recipe = Recipe(
         steps=params.steps,
         minutes=params.minutes,
-        seed=seed,
+        seed=params.seed,
         canonical=canonical,
-        lr=_TUNING_RATE if parent else 2e-3,
-        warmup=min(50 if parent else 200, max(1, (params.steps or 10_000) // 10)),
+        warmup=min(200, max(1, (params.steps or 10_000) // 10)),
     )
-    run = models.home() / "runs" / name
     last = None
     training = train_steps(
         model,
@@ -68,26 +158,24 @@ def train_and_store(
         checkpoint=run / "last.safetensors",
         resume=params.resume,
         started=started,
-        identity={"seed": seed, "parent": parent.card.id if parent else "scratch", "images": len(items)},
+        identity={"seed": params.seed, "parent": "scratch", "images": len(items)},
     )
     with closing(training):  # an interrupted run saves its state
         for last in training:
             yield last
     card = ModelCard(
-        id=name,
-        name=name,
-        architecture=dict(parent.card.architecture) if parent else dict(_DEFAULT),
+        id=params.name,
+        name=params.name,
+        architecture=dict(_DEFAULT),
         diameter=canonical,
-        parent=parent.card.id if parent else None,
         description=f"Trained on {len(samples)} images.",
         training={
             "images": len(samples),
             "objects": len(sizes),
-            "seed": seed,
+            "seed": params.seed,
             "steps": last.step if last else 0,
             "minutes": round((last.seconds if last else 0) / 60, 2),
             "finished": time.strftime("%Y-%m-%d"),
         },
     )
     save_model(target, model, card)
-    shutil.rmtree(run, ignore_errors=True)  # the checkpoint has done its work

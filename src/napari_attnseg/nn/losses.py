@@ -187,19 +187,27 @@ def _within(shape: tuple[int, int], radius: int, device: torch.device) -> Tensor
     return ((y[None] - y[:, None]).abs() <= radius) & ((x[None] - x[:, None]).abs() <= radius)
 
 
-def masked_loss(out: Outputs, batch: Batch, dice: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
+def masked_loss(out: Outputs, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss on known pixels alone, and its parts.
 
-    Like :func:`dense_loss` without the embedding, with ``dice`` times its Dice part.  ``batch.labels`` is 0
-    at unknown pixels; a vote and a size count only inside known objects, so that both ends of a vote are
-    known.
+    Like :func:`dense_loss` without embedding and Dice, and with the foreground balanced: known objects and
+    known background count alike, because what a user corrects is no fair sample of either.
+    ``batch.labels`` is 0 at unknown pixels; a vote and a size count only inside known objects, so that
+    both ends of a vote are known.
     """
     known = batch.known.float()
     if float(known.sum()) == 0:
-        zero = sum((getattr(out, n).sum() for n in ("foreground", "distance", "size", "offset")), 0.0)
-        return 0.0 * zero, {}
+        maps = (out.foreground, out.distance, out.size, out.offset)
+        return 0.0 * torch.stack([m.sum() for m in maps]).sum(), {}
     _, parts = dense_loss(out, batch, embed=False)
-    parts["dice"] = dice * parts["dice"]
+    del parts["dice"]
+    target = (batch.labels > 0).float()
+    weight = border_weight(batch.labels) * known
+    bce = F.binary_cross_entropy_with_logits(out.foreground, target, reduction="none")
+    sides = [(weight * side).sum() for side in (target, 1 - target)]
+    both = [(bce * weight * side).sum() for side in (target, 1 - target)]
+    there = [b / s.clamp_min(1.0) for b, s in zip(both, sides, strict=True) if float(s) > 0]
+    parts["foreground"] = torch.stack(there).mean()
     return torch.stack(list(parts.values())).sum(), parts
 
 

@@ -1,0 +1,161 @@
+"""After a training: did it help, how does it look, and what shall become of the new model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QButtonGroup, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+
+from napari_attnseg._napari.comparison import LEGEND
+from napari_attnseg._qt.finetune_run import duration
+from napari_attnseg._qt.widgets import heading, note, set_note
+from napari_attnseg.core.corrections import TOO_FEW
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_LOOKS = {"before": "Before", "after": "After", "difference": "Difference", "labels": "Yours"}
+_CELL = "<td style='padding-right:10px'>"
+_SCORES = (("ap50", "AP@.5"), ("pq", "PQ"), ("dice", "Dice"))
+
+
+class ResultBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
+    """Scores before and after, and the buttons.  Hidden while there is nothing to decide."""
+
+    compare_asked = Signal()
+    look_asked = Signal(str)
+    accepted = Signal()
+    rolled_back = Signal()
+    rerun_asked = Signal()
+    closed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = ""
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(6)
+        self.title = heading("")
+        self.table = note(name="attnseg_tune_result")
+        self.table.setTextFormat(Qt.TextFormat.RichText)
+        self.compare_button = _button("Compare on the image", "attnseg_tune_compare")
+        self.legend = note(LEGEND, name="attnseg_tune_legend")
+        self.look_buttons = {name: _button(text, f"attnseg_look_{name}") for name, text in _LOOKS.items()}
+        group = QButtonGroup(self)
+        for name, button in self.look_buttons.items():
+            button.setCheckable(True)
+            group.addButton(button)
+            button.clicked.connect(lambda _on=False, name=name: self.look_asked.emit(name))
+        self.accept_button = _button("Accept", "attnseg_tune_accept")
+        self.accept_button.setToolTip("Choose the new model in the Segment tab. The model before stays too.")
+        self.back_button = _button("Roll back", "attnseg_tune_back")
+        self.back_button.setToolTip("Delete the new model and choose the one before again.")
+        self.rerun_line = note(name="attnseg_tune_ask")
+        self.rerun_button = _button("Re-run open images", "attnseg_tune_rerun")
+        self.later_button = _button("Not now", "attnseg_tune_later")
+        self.said_line = note(name="attnseg_tune_said")
+        column.addWidget(self.title)
+        column.addWidget(self.table)
+        column.addWidget(self.compare_button)
+        column.addLayout(_row(*self.look_buttons.values()))
+        column.addWidget(self.legend)
+        column.addLayout(_row(self.accept_button, self.back_button))
+        column.addWidget(self.rerun_line)
+        column.addLayout(_row(self.rerun_button, self.later_button))
+        column.addWidget(self.said_line)
+        self.compare_button.clicked.connect(self.compare_asked)
+        self.accept_button.clicked.connect(self.accepted)
+        self.back_button.clicked.connect(self.rolled_back)
+        self.rerun_button.clicked.connect(self.rerun_asked)
+        self.later_button.clicked.connect(self.close_question)
+        self.clear()
+
+    def clear(self) -> None:
+        """Show nothing."""
+        self.name = ""
+        self.hide()
+
+    def show_result(self, name: str, parent: str, result: Mapping[str, Any], headline: str) -> None:
+        """Show how a model did, and ask what shall become of it."""
+        self.name = name
+        self.title.setText(f"<b>{headline}</b>")
+        self.table.setText(table(parent, name, result))
+        self.compared(False)
+        set_note(self.said_line, "")
+        self.accept_button.setVisible(True)
+        self.back_button.setText("Roll back")
+        self.ask("")
+        self.show()
+
+    def can_compare(self, why_not: str) -> None:
+        """Allow or forbid the comparison on the image, saying why."""
+        self.compare_button.setEnabled(not why_not)
+        self.compare_button.setToolTip(
+            why_not or "Segment the corrected plane with both models: two Labels layers and their difference."
+        )
+
+    def compared(self, on: bool) -> None:
+        """Show or hide the buttons that choose which layer of a comparison is looked at."""
+        for button in self.look_buttons.values():
+            button.setVisible(on)
+        self.look_buttons["difference"].setChecked(True)
+        self.legend.setVisible(on)
+
+    def was_accepted(self, question: str) -> None:
+        """Show that the model is chosen, and ask about the open images."""
+        self.accept_button.setVisible(False)
+        self.back_button.setText("Roll back after all")
+        self.say(f"'{self.name}' is the chosen model now.")
+        self.ask(question)
+
+    def ask(self, question: str) -> None:
+        """Ask whether open images are to be run again; "" asks nothing."""
+        set_note(self.rerun_line, question)
+        self.rerun_button.setVisible(bool(question))
+        self.later_button.setVisible(bool(question))
+
+    def close_question(self) -> None:
+        """Leave the open images as they are."""
+        self.ask("")
+
+    def say(self, text: str) -> None:
+        """Say one thing at the bottom."""
+        set_note(self.said_line, text)
+
+
+def table(parent: str, name: str, result: Mapping[str, Any]) -> str:
+    """Return the scores before and after as a small table, or why there are none."""
+    before, after = result.get("before"), result.get("after")
+    took = f"{result.get('steps', 0)} steps, {duration(float(result.get('seconds') or 0))}."
+    if not before or not after:
+        why = str(result.get("reason") or "nothing was held out")
+        if why == TOO_FEW:
+            why = "too few objects to judge: from 8 corrected objects on, some are held out and scored"
+        return f"<p>No scores: {why}. Compare by eye instead.</p><p>{took}</p>"
+    rows = "".join(
+        f"<tr>{_CELL}{title}</td>{_CELL}{before[key]:.2f}</td>{_CELL}<b>{after[key]:.2f}</b></td>"
+        f"<td>{round(after[key] - before[key], 2) + 0.0:+.2f}</td></tr>"
+        for key, title in _SCORES
+        if key in before and key in after
+    )
+    count = int(after.get("objects", 0))
+    return (
+        f"<table><tr><td></td>{_CELL}{parent}</td>{_CELL}{name}</td><td></td></tr>{rows}</table>"
+        f"<p>On {count} corrected object{'' if count == 1 else 's'} that were held out; the best step was "
+        f"chosen by them. {took}</p>"
+    )
+
+
+def _button(text: str, name: str) -> QPushButton:
+    button = QPushButton(text)
+    button.setObjectName(name)
+    return button
+
+
+def _row(*buttons: QPushButton) -> QHBoxLayout:
+    row = QHBoxLayout()
+    row.setContentsMargins(0, 0, 0, 0)
+    for button in buttons:
+        row.addWidget(button, 1)
+    return row

@@ -1,0 +1,96 @@
+"""How well a model does on corrections that it has not learnt from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_attnseg.core.corrections import known_objects
+from napari_attnseg.core.metrics import Counts, compare, scores
+from napari_attnseg.core.postprocess import read_out
+from napari_attnseg.core.size import settle_zoom
+from napari_attnseg.params import ReadoutParams
+from napari_attnseg.records import Normalisation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy.typing as npt
+
+    from napari_attnseg.nn.engine import TorchEngine
+    from napari_attnseg.records import Sample
+
+_PIXELS = 1_500_000  # in all: judging must not take longer than learning
+
+
+def choose(held: Sequence[Sample]) -> list[Sample]:
+    """Return as many of the held-out samples as can be judged quickly, at least one."""
+    chosen: list[Sample] = []
+    pixels = 0
+    for sample in held:
+        if chosen and pixels + sample.labels.size > _PIXELS:
+            continue
+        chosen.append(sample)
+        pixels += sample.labels.size
+    return chosen
+
+
+def predict(engine: TorchEngine, image: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
+    """Segment a normalised field, (C, H, W) float32, as a run of the window would; (H, W) int32."""
+    channels = len(image)
+    plane = image[0] if channels == 1 else np.moveaxis(image[:3], 0, -1) if channels >= 3 else image.mean(0)
+    count = 3 if plane.ndim == 3 else 1
+    norm = Normalisation((0.0,) * count, (1.0,) * count)
+    _, maps = settle_zoom(lambda zoom: engine.maps(plane, zoom=zoom, norm=norm), engine.card.diameter)
+    return read_out(maps, ReadoutParams())[0]
+
+
+def count_objects(found: npt.NDArray[np.int32], sample: Sample) -> Counts:
+    """Compare a prediction with the known objects of a sample; the rest of the field does not count.
+
+    A predicted object counts where at least half of it is known, or where it is the best partner of a known
+    object; foreground counts on known pixels only.
+    """
+    wanted = np.isin(sample.labels, known_objects(sample))
+    truth = np.where(wanted, sample.labels, 0)
+    size = np.bincount(found.ravel())
+    known = np.bincount(found.ravel(), sample.known.ravel(), minlength=len(size))
+    on_truth = np.bincount(found.ravel(), wanted.ravel(), minlength=len(size))
+    counts_here = (known >= 0.5 * size) | (on_truth >= 0.25 * size)
+    counts_here[0] = False
+    inside = (found > 0) & sample.known
+    counts = compare(np.where(counts_here[found], found, 0), truth)
+    return replace(
+        counts,
+        pred_pixels=int(inside.sum()),
+        truth_pixels=int(wanted.sum()),
+        both_pixels=int((inside & wanted).sum()),
+    )
+
+
+def judge(engine: TorchEngine, held: Sequence[Sample]) -> Iterator[Counts]:
+    """Yield the counts of one held-out sample after the other."""
+    for sample in held:
+        yield count_objects(predict(engine, sample.image), sample)
+
+
+def summary(counts: Sequence[Counts]) -> dict[str, Any]:
+    """Return pooled ``ap50``, ``mean_ap``, ``pq`` and ``dice``, and the number of objects."""
+    total = counts[0]
+    for one in counts[1:]:
+        total = total + one
+    found = scores(total)
+    return {
+        "ap50": round(found["ap"]["0.50"], 4),
+        "mean_ap": round(found["mean_ap"], 4),
+        "pq": round(found["pq"], 4),
+        "dice": round(found["dice"], 4),
+        "objects": total.truth,
+    }
+
+
+def rank(result: dict[str, Any]) -> float:
+    """Return the number by which checkpoints are compared: AP@.5 and PQ, which is less coarse."""
+    return 0.5 * (float(result["ap50"]) + float(result["pq"]))

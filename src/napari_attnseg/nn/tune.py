@@ -1,0 +1,213 @@
+"""One step of fine-tuning after the other: known pixels, the parent's opinion, generated scenes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from napari_attnseg.errors import NumericalError
+from napari_attnseg.nn import device as devices
+from napari_attnseg.nn.adam import AdamW
+from napari_attnseg.nn.lora import ENCODER, Deltas, trainable
+from napari_attnseg.nn.losses import distillation_loss, masked_loss
+from napari_attnseg.nn.model import AttnSegNet, Outputs
+from napari_attnseg.nn.pool import Pool, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_attnseg.nn.pool import Group
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How fine-tuning learns.
+
+    Attributes
+    ----------
+    full : bool
+        All weights, from images; else decoder and heads, from kept encoder features.
+    rank : int
+        Of the adapters; 0 tunes whole weights.
+    batch, replay : int
+        Crops of the user's samples and generated ones in a step, even numbers.
+    size : int
+        Side of a crop, pixels.
+    decay : float
+        Pull to the parent.
+    parent, old : float
+        Weights of the parent's opinion on unknown pixels of the samples, and on generated scenes.
+    sure : float
+        How far from 0.5 a foreground probability of the parent must be to count.
+    """
+
+    full: bool = False
+    rank: int = 8
+    batch: int = 6
+    replay: int = 2
+    size: int = 192
+    lr: float = 1.5e-3
+    decay: float = 0.02
+    warmup: int = 10
+    ema: float = 0.97
+    clip: float = 1.0
+    parent: float = 0.7
+    old: float = 2.0
+    sure: float = 0.3
+    pool: int = 48
+    scenes: int = 24
+    seed: int = 0
+
+
+QUICK = Recipe()
+FULL = Recipe(full=True, rank=0, lr=1e-3, decay=0.05)
+
+
+class Tuner:
+    """The state of a fine-tuning: differences to the parent, their average, the optimiser.
+
+    Parameters
+    ----------
+    parent : module
+        On ``device``, in evaluation mode; never changed.
+    source : Source
+        Of the samples.
+    """
+
+    def __init__(self, parent: Any, source: Source, recipe: Recipe, device: torch.device) -> None:
+        self.parent, self.recipe, self.device, self.source = parent, recipe, device, source
+        frozen = () if recipe.full else ENCODER
+        weights = trainable(parent)
+        frozen = (*frozen, "head.embedding")
+        self.deltas = Deltas(weights, frozen, recipe.rank, recipe.seed).to(device)
+        self.optim = AdamW(dict(self.deltas.named_parameters()), recipe.decay)
+        self.average = {k: v.detach().clone() for k, v in self.deltas.state_dict().items()}
+        self.step, self.rate = 0, 0.0
+        cached = not recipe.full and isinstance(parent, AttnSegNet)
+        self.user = Pool(source.draw, parent, device, cached=cached, size=recipe.pool, each=2)
+        self.scenes = Pool(source.replay, parent, device, cached=cached, size=recipe.scenes, each=2)
+        self.filled = False
+
+    def prepare(self) -> Iterator[None]:
+        """Fill the pools where they are not; yields often, so that it can be left."""
+        if not self.filled:
+            yield from self.user.fill(self.step)
+            yield from self.scenes.fill(self.step // 4)
+            self.filled = True
+
+    def advance(self, share: float = 0.0) -> tuple[float, dict[str, float]]:
+        """Take one step; return the loss and its parts.
+
+        Parameters
+        ----------
+        share : float
+            How much of the run is over, 0..1: the learning rate falls with it.
+
+        Raises
+        ------
+        NumericalError
+            The loss stopped being finite.
+        """
+        for _ in self.prepare():
+            pass
+        recipe = self.recipe
+        rng = np.random.default_rng([recipe.seed, 3, self.step])
+        picks = rng.choice(recipe.pool // 2, recipe.batch // 2, replace=False)
+        own = self.user.take(picks)
+        groups = [own]
+        if recipe.replay:
+            groups.append(self.scenes.take(rng.choice(recipe.scenes // 2, recipe.replay // 2, replace=False)))
+        out = [self._forward(g) for g in groups]
+        _, parts = masked_loss(out[0], own.batch)
+        losses = dict(parts)
+        if recipe.parent:
+            losses["parent"] = recipe.parent * distillation_loss(
+                out[0], own.teacher, ~own.batch.known, recipe.sure, own.trust
+            )
+        if recipe.replay:
+            everywhere = torch.ones_like(groups[1].batch.known)
+            losses["old"] = recipe.old * distillation_loss(out[1], groups[1].teacher, everywhere)
+        loss = torch.stack(list(losses.values())).sum()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise NumericalError(
+                f"The loss stopped being finite at step {self.step}.", "Look for odd images or labels."
+            )
+        self._learn(loss, share)
+        self.step += 1
+        self.user.roll()
+        if self.step % 4 == 0:
+            self.scenes.roll()
+        return value, {k: float(v.detach()) for k, v in losses.items()}
+
+    def _rate(self, share: float) -> float:
+        """Return the learning rate: a warm-up, then a cosine to 5 % over the run's ``share`` 0..1."""
+        warm = min(1.0, (self.step + 1) / self.recipe.warmup)
+        fall = 0.5 * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0)))
+        return self.recipe.lr * warm * (0.05 + 0.95 * fall)
+
+    def _learn(self, loss: Tensor, share: float) -> None:
+        recipe = self.recipe
+        self.rate = self._rate(share)
+        self.optim.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optim.step(self.rate, recipe.clip)
+        keep = min(recipe.ema, (1 + self.step) / (10 + self.step))
+        for name, value in self.deltas.state_dict().items():
+            self.average[name].lerp_(value.detach(), 1 - keep)
+
+    def _forward(self, group: Group) -> Outputs:
+        weights = self.deltas.merged()
+        with devices.autocast(self.device, training=True):
+            if group.features is not None:
+                out = torch.func.functional_call(_Decoder(self.parent), _renamed(weights), (group.features,))
+            else:
+                x = group.batch.image.contiguous(memory_format=torch.channels_last)
+                out = torch.func.functional_call(self.parent, weights, (x,))
+        return out
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all that :meth:`load` needs to go on."""
+        out = {f"delta.{k}": v for k, v in self.deltas.state_dict().items()}
+        out |= {f"average.{k}": v for k, v in self.average.items()}
+        out |= {f"optim.{k}": v for k, v in self.optim.tensors().items()}
+        return out
+
+    def load(self, tensors: dict[str, Tensor], step: int) -> None:
+        """Go on after ``step`` steps; ``KeyError`` or ``RuntimeError`` where the tensors do not fit."""
+        own = self.deltas.state_dict()
+        self.deltas.load_state_dict({k: tensors[f"delta.{k}"] for k in own})
+        self.average = {k: tensors[f"average.{k}"].to(self.device).clone() for k in own}
+        moments = {k.removeprefix("optim."): v for k, v in tensors.items() if k.startswith("optim.")}
+        self.optim.load(moments, step)
+        self.step, self.filled = step, False
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the parent's state with the average differences merged into the weights."""
+        now = {k: v.detach().clone() for k, v in self.deltas.state_dict().items()}
+        self.deltas.load_state_dict(self.average)
+        with torch.no_grad():
+            merged = {k: v.detach().clone() for k, v in self.deltas.merged().items()}
+        self.deltas.load_state_dict(now)
+        return {**{k: v.detach().clone() for k, v in self.parent.state_dict().items()}, **merged}
+
+
+class _Decoder(nn.Module):
+    """The decoder of a network as a module of its own, for functional calls."""
+
+    def __init__(self, model: AttnSegNet) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, maps: Any) -> Outputs:
+        """Map encoder features to outputs."""
+        return self.model.decode(maps)
+
+
+def _renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"model.{k}": v for k, v in weights.items()}

@@ -1,0 +1,468 @@
+"""Fine-tuning: masked losses by hand, the parent untouched, the same weights across a resume, less memory."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from napari_attnseg.core.corrections import make_sample
+from napari_attnseg.core.synth import fluorescence
+from napari_attnseg.errors import CheckpointError, OutOfMemoryError, StoreError, TrainingDataError
+from napari_attnseg.nn import course as courses
+from napari_attnseg.nn import finetune
+from napari_attnseg.nn.adam import AdamW
+from napari_attnseg.nn.augment import Batch
+from napari_attnseg.nn.checkpoint import read_tensors, save_model
+from napari_attnseg.nn.course import Course, build_network
+from napari_attnseg.nn.finetune import train_and_store
+from napari_attnseg.nn.judge import count_objects
+from napari_attnseg.nn.lora import ENCODER, Deltas, trainable
+from napari_attnseg.nn.losses import distillation_loss, masked_loss
+from napari_attnseg.nn.model import CANONICAL, AttnSegNet, Outputs
+from napari_attnseg.nn.pool import Pool, make_source
+from napari_attnseg.nn.tune import FULL, QUICK, Tuner
+from napari_attnseg.params import TrainParams
+from napari_attnseg.records import ModelCard, Sample, TrainEvent, TrainStep
+from napari_attnseg.store import models
+
+SMALL = {"widths": [32, 32, 32, 32], "depth": 1}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """A home with the model "tiny" in it, and recipes of a size for tests."""
+    monkeypatch.setenv("NAPARI_ATTNSEG_HOME", str(tmp_path))
+    for name, recipe in (("QUICK", QUICK), ("FULL", FULL)):
+        tiny = replace(recipe, size=48, batch=2, replay=2, pool=4, scenes=2, rank=2 if recipe.rank else 0)
+        monkeypatch.setattr(courses, name, tiny)
+    torch.manual_seed(0)
+    model = AttnSegNet(widths=(32, 32, 32, 32), depth=1)
+    save_model(tmp_path / "models" / "tiny", model, ModelCard("tiny", "Tiny", SMALL, diameter=16.0))
+    return tmp_path
+
+
+def field(seed: int = 0, shape=(80, 96)):
+    image, labels = fluorescence(shape, seed, diameter=16.0)
+    return image.astype(np.float32)[None] / image.max(), labels
+
+
+def corrected(seed: int = 0, name: str = "a", count: int = 3) -> Sample:
+    """Return a sample of which ``count`` objects were drawn and one was erased."""
+    image, labels = field(seed)
+    ids = np.unique(labels)[1:]
+    after = np.where(np.isin(labels, ids[1:]), labels, 0)
+    before = np.where(np.isin(labels, np.append(ids[count + 1 :], ids[0])), labels, 0)
+    sample = make_sample(image, before, after, name=name)
+    assert sample is not None
+    return sample
+
+
+def params(name: str = "new", **values) -> TrainParams:
+    return TrainParams(**{"name": name, "start": "tiny", "steps": 4, "device": "cpu", **values})
+
+
+def run(samples=None, **values):
+    values = params(**values)
+    return list(train_and_store(samples or [corrected()], values, models.find("tiny")))
+
+
+def weights(name: str) -> dict[str, torch.Tensor]:
+    return read_tensors(models.find(name).weights)[0]
+
+
+# -- losses by hand -------------------------------------------------------------------------------------
+
+
+def flat(value: float = 0.0, side: int = 6) -> Outputs:
+    def maps(c):
+        return torch.full((1, c, side, side), value, requires_grad=True)
+
+    return Outputs(maps(1), maps(1), maps(1), maps(2), maps(16))
+
+
+def truth(side: int = 6) -> Batch:
+    """One object of diameter 16 on the left two columns; the right two columns are not known."""
+    labels = torch.zeros((1, 1, side, side), dtype=torch.long)
+    labels[..., :2] = 1
+    known = torch.ones((1, 1, side, side), dtype=torch.bool)
+    known[..., -2:] = False
+    inside = (labels > 0).float()
+    offset = torch.cat([inside * 0.0, inside * 8.0], dim=1)
+    return Batch(torch.zeros((1, 3, side, side)), labels, inside * 0.75, known, inside * 16, offset)
+
+
+def test_masked_loss_by_hand():
+    """Logits 0: probability 1/2 everywhere, predicted diameter 32, no vote."""
+    _, parts = masked_loss(flat(), truth())
+    assert float(parts["foreground"].detach()) == pytest.approx(math.log(2), rel=1e-5)
+    # log2(16 / 32) = -1 away: smooth L1 of 1 with beta 0.1 is 0.95, weight 0.5
+    assert math.log2(16 / CANONICAL) == -1
+    assert float(parts["size"].detach()) == pytest.approx(0.5 * 0.95, rel=1e-5)
+    # the vote misses by 8 pixels of 16, in x only: smooth L1 of 0.5 is 0.45, weight 3
+    assert float(parts["offset"].detach()) == pytest.approx(3 * 0.45, rel=1e-5)
+    # |1/2 - 3/4| inside and |1/2 - 0| outside, borders weighted
+    inside, outside = 0.25, 0.5
+    depth = float(parts["depth"].detach()) / 2
+    assert inside < depth < outside
+    assert parts.keys() == {"foreground", "depth", "size", "offset"}
+
+
+def test_known_objects_and_known_background_count_alike():
+    """Logit 2: log(1 + e^-2) on objects and log(1 + e^2) on background, however many there are."""
+    for width in (1, 2, 3):
+        batch = truth()
+        batch.labels[:] = 0
+        batch.labels[..., :width] = 1
+        _, parts = masked_loss(flat(2.0), batch)
+        wanted = (math.log1p(math.exp(-2)) + math.log1p(math.exp(2))) / 2
+        assert float(parts["foreground"].detach()) == pytest.approx(wanted, rel=1e-5)
+    batch.labels[:] = 0  # only background is known
+    _, parts = masked_loss(flat(2.0), batch)
+    assert float(parts["foreground"].detach()) == pytest.approx(math.log1p(math.exp(2)), rel=1e-5)
+
+
+def test_unknown_pixels_carry_neither_loss_nor_gradient():
+    out, batch = flat(0.3), truth()
+    loss, _ = masked_loss(out, batch)
+    loss.backward()
+    for name in ("foreground", "distance"):
+        grad = getattr(out, name).grad
+        assert (grad[..., -2:] == 0).all()
+        assert (grad[..., :-2] != 0).all()
+    for name in ("size", "offset"):  # background has neither size nor seed
+        assert (getattr(out, name).grad[..., 2:] == 0).all()
+    assert (out.size.grad[..., :2] != 0).all()
+    other = flat(0.3)
+    with torch.no_grad():
+        other.foreground[..., -2:] = -50.0
+    assert float(masked_loss(other, batch)[0].detach()) == float(loss.detach())
+
+
+def test_nothing_known_is_no_loss():
+    out, batch = flat(), truth()
+    batch.known[:] = False
+    loss, parts = masked_loss(out, batch)
+    loss.backward()
+    assert (float(loss.detach()), parts) == (0.0, {})
+    assert (out.foreground.grad == 0).all()
+
+
+def test_distillation_is_zero_at_the_parent_and_counts_where_it_is_sure():
+    where = torch.ones((1, 1, 6, 6), dtype=torch.bool)
+    teacher = flat(0.3)
+    assert float(distillation_loss(flat(0.3), teacher, where).detach()) == pytest.approx(0, abs=1e-6)
+    assert float(distillation_loss(flat(2.0), teacher, where).detach()) > 0.1
+    with torch.no_grad():
+        teacher.foreground[..., :3] = -6.0
+        teacher.foreground[..., 3:] = 0.2  # not sure
+    out = flat(0.3)
+    distillation_loss(out, teacher, where, sure=0.3).backward()
+    assert (out.foreground.grad[..., :3] != 0).all()
+    assert (out.foreground.grad[..., 3:] == 0).all()
+
+
+def test_distillation_is_weighted_by_trust():
+    where = torch.ones((1, 1, 6, 6), dtype=torch.bool)
+    teacher = flat(0.3)
+    with torch.no_grad():
+        teacher.foreground[..., :3] = -4.0
+        teacher.foreground[..., 3:] = 4.0
+
+    def gradient(ground: float, objects: float):
+        out = flat(0.0)
+        distillation_loss(out, teacher, where, 0.0, torch.tensor([[ground, objects]])).backward()
+        return out.foreground.grad
+
+    whole = gradient(1, 1)
+    torch.testing.assert_close(gradient(0.25, 1)[..., :3], 0.25 * whole[..., :3])
+    assert (gradient(1, 0)[..., 3:] == 0).all()
+
+
+# -- what is learnt -------------------------------------------------------------------------------------
+
+
+def test_deltas_start_at_the_parent_and_merge_into_plain_weights():
+    model = build_network(models.find("tiny"))
+    deltas = Deltas(trainable(model), ENCODER, rank=2)
+    merged = deltas.merged()
+    assert not any(k.startswith(ENCODER) for k in merged)
+    assert deltas.low  # some are of low rank
+    for name, value in merged.items():
+        torch.testing.assert_close(value, model.state_dict()[name], rtol=0, atol=0)
+    key = next(iter(deltas.low))
+    with torch.no_grad():
+        deltas.high[key].fill_(0.5)
+    name = key.replace("/", ".")
+    change = deltas.merged()[name] - model.state_dict()[name]
+    assert torch.linalg.matrix_rank(change.flatten(1)) == 1
+    assert deltas.high[key].shape[1] == 2
+
+
+def test_own_adamw_steps_as_torchs():
+    torch.manual_seed(0)
+    mine = {"a": torch.randn(4, 3), "b": torch.randn(3)}
+    theirs = {k: torch.nn.Parameter(v.clone()) for k, v in mine.items()}
+    own = AdamW(mine, decay=0.1)
+    groups = [{"params": [theirs["a"]]}, {"params": [theirs["b"]], "weight_decay": 0.0}]
+    other = torch.optim.AdamW(groups, lr=0.05, weight_decay=0.1)
+    for n in range(4):
+        gradients = {k: torch.randn_like(v) * (10.0 if n == 2 else 0.1) for k, v in mine.items()}
+        for name, gradient in gradients.items():
+            mine[name].grad, theirs[name].grad = gradient, gradient.clone()
+        torch.nn.utils.clip_grad_norm_(theirs.values(), 1.0)
+        own.step(0.05, 1.0)
+        other.step()
+    for name, value in mine.items():
+        torch.testing.assert_close(value, theirs[name].detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_kept_features_give_the_outputs_of_the_whole_network():
+    model = build_network(models.find("tiny"))
+    source = make_source([corrected()], 16.0, 48, 0)
+    tuner = Tuner(model, source, courses.QUICK, torch.device("cpu"))
+    tuner.advance()
+    group = tuner.user.take(np.arange(2))
+    assert group.features is not None
+    out = tuner._forward(group)
+    batch = torch.cat([source.draw(n)[0].image for n in (4, 5, 2, 3)])  # group 0 was replaced by the newest
+    merged = build_network(models.find("tiny"))
+    state = {**merged.state_dict(), **{k: v.detach() for k, v in tuner.deltas.merged().items()}}
+    merged.load_state_dict(state)
+    with torch.no_grad():
+        whole = merged(batch)
+    torch.testing.assert_close(out.foreground.detach(), whole.foreground, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("tier", ["quick", "full"])
+def test_the_parent_stays_and_only_what_the_tier_says_changes(tier):
+    before = weights("tiny")
+    run(tier=tier)
+    after = weights("new")
+    assert before.keys() == after.keys()
+    for name, value in weights("tiny").items():
+        assert torch.equal(value, before[name]), name
+    changed = {k for k, v in after.items() if not torch.equal(v, before[k])}
+    assert "head.dense.weight" in changed
+    assert not {k for k in changed if "running" in k or "num_batches" in k}
+    assert any(k.startswith(ENCODER) for k in changed) == (tier == "full")
+
+
+def test_the_pool_at_a_step_can_be_made_again():
+    model = build_network(models.find("tiny"))
+    source = make_source([corrected()], 16.0, 48, 5)
+
+    def pool():
+        return Pool(source.draw, model, torch.device("cpu"), cached=True, size=6, each=2)
+
+    rolled, anew = pool(), pool()
+    list(rolled.fill(0))
+    for _ in range(5):
+        rolled.roll()
+    list(anew.fill(5))
+    a, b = (p.take(np.arange(3)) for p in (rolled, anew))
+    assert torch.equal(a.batch.labels, b.batch.labels)
+    assert torch.equal(a.features[3], b.features[3])
+    assert torch.equal(a.teacher.foreground, b.teacher.foreground)
+
+
+@pytest.mark.parametrize("tier", ["quick", "full"])
+def test_same_steps_and_seed_give_the_same_weights_also_across_a_resume(tier, home):
+    run(name="whole", tier=tier, steps=6, seed=3)
+    job = train_and_store([corrected()], params("cut", tier=tier, steps=6, seed=3), models.find("tiny"))
+    for event in job:
+        if isinstance(event, TrainStep) and event.step == 3:
+            job.close()
+            break
+    assert (home / "runs" / "cut" / "last.safetensors").exists()
+    assert not (home / "models" / "cut").exists()
+    again = params("cut", tier=tier, steps=6, seed=3, resume=True)
+    rest = list(train_and_store([corrected()], again, models.find("tiny")))
+    assert [e.step for e in rest if isinstance(e, TrainStep)] == [4, 5, 6]
+    for name, value in weights("whole").items():
+        assert torch.equal(value, weights("cut")[name]), name
+    run(name="other", tier=tier, steps=6, seed=4)
+    assert any(not torch.equal(v, weights("whole")[k]) for k, v in weights("other").items())
+
+
+def test_the_card_says_where_the_model_comes_from():
+    events = run(samples=[corrected(n, str(n)) for n in range(4)])
+    card = models.find("new").card
+    assert (card.parent, card.diameter, card.training["tier"]) == ("tiny", 16.0, "quick")
+    assert card.training["objects"] == 12
+    assert card.blocks == models.find("tiny").card.blocks
+    held = card.metrics["held_out"]
+    assert 0 < held["after"]["objects"] < 12
+    (result,) = [e.data for e in events if isinstance(e, TrainEvent) and e.kind == "result"]
+    assert (result["before"], result["after"]) == (held["before"], held["after"])
+    assert [e.kind for e in events if isinstance(e, TrainEvent)].count("estimate") == 1
+
+
+def test_few_objects_are_not_judged():
+    events = run()
+    (result,) = [e.data for e in events if isinstance(e, TrainEvent) and e.kind == "result"]
+    assert (result["before"], result["after"], result["reason"]) == (None, None, "too few to judge")
+    assert models.find("new").card.metrics == {}
+
+
+# -- what can go wrong ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_less_memory_means_fewer_then_smaller_crops(monkeypatch, failures):
+    real, sizes = Tuner.advance, []
+
+    def advance(self, share):
+        sizes.append((self.recipe.batch, self.recipe.size))
+        if len(sizes) in range(3, 3 + failures):
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return real(self, share)
+
+    monkeypatch.setattr(Tuner, "advance", advance)
+    monkeypatch.setattr(courses, "QUICK", replace(courses.QUICK, batch=4, size=64))
+    events = run()
+    notes = [e.data["text"] for e in events if isinstance(e, TrainEvent) and e.kind == "note"]
+    assert len(notes) == failures
+    assert "fewer crops" in notes[0]
+    assert sizes[-1] == ((2, 64) if failures == 1 else (2, 32))
+    assert [e.step for e in events if isinstance(e, TrainStep)] == [1, 2, 3, 4]  # what was learnt stays
+
+
+def test_on_a_gpu_without_memory_the_processor_takes_over(monkeypatch):
+    """The device is the processor here under another name: what counts is the order of the rungs."""
+    course = Course([corrected()], params(), models.find("tiny"), models.home(), lambda: False, None, 0.0)
+    course.device = torch.device("cuda")
+    rungs = course._recipes()
+    assert [(r.batch, r.size, d.type) for r, d, _ in rungs] == [
+        (2, 48, "cuda"), (2, 48, "cuda"), (2, 24, "cuda"), (2, 48, "cpu")
+    ]  # fmt: skip
+    assert "processor" in rungs[-1][2]
+
+
+def test_no_memory_at_all_is_one_sentence(monkeypatch, home):
+    def advance(self, share):
+        raise MemoryError
+
+    monkeypatch.setattr(Tuner, "advance", advance)
+    with pytest.raises(OutOfMemoryError, match="not enough memory"):
+        run()
+    assert not (home / "models" / "new").exists()
+
+
+def test_an_error_that_is_not_memory_is_not_hidden(monkeypatch):
+    def advance(self, share):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(Tuner, "advance", advance)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        run()
+
+
+def test_a_damaged_checkpoint_is_named(home):
+    folder = home / "runs" / "new"
+    folder.mkdir(parents=True)
+    for data in (b"", b"not a checkpoint", (home / "models/tiny/weights.safetensors").read_bytes()):
+        (folder / "last.safetensors").write_bytes(data)
+        with pytest.raises(CheckpointError, match="last.safetensors"):
+            run(resume=True)
+    assert not (home / "models" / "new").exists()
+
+
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(monkeypatch, home):
+    def full(path, tensors, meta=None):
+        raise StoreError("'last.safetensors' could not be written: No space left on device.", "Check.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(courses, "write_tensors", full)
+        with pytest.raises(StoreError, match="No space left"):
+            run()
+    assert not (home / "models" / "new").exists()
+    run(resume=True)
+    assert (home / "models" / "new").exists()
+
+
+def test_a_name_taken_meanwhile_loses_nothing(monkeypatch, home):
+    folder = home / "runs" / "kept"
+    folder.mkdir(parents=True)
+    (folder / "request.json").write_text("{}")
+    monkeypatch.setattr(finetune.runs, "run_id", lambda run: "kept 1")
+    parent = models.find("tiny")
+    for event in train_and_store([corrected()], params(), parent, run=folder):
+        if isinstance(event, TrainEvent) and event.data.get("note") == "Storing the model":
+            (home / "models" / "new").mkdir()
+            with pytest.raises(StoreError, match="exists already"):
+                list(train_and_store([corrected()], params(), parent, run=folder))
+            break
+    (home / "models" / "new").rmdir()
+    events = list(train_and_store([corrected()], params(resume=True), parent, run=folder))
+    assert not [e for e in events if isinstance(e, TrainStep)]  # the last checkpoint was the end
+    assert models.find("new").card.training["run"] == "kept 1"
+
+
+def test_a_cancelled_run_keeps_only_what_improved(monkeypatch, home):
+    samples = [corrected(n, str(n)) for n in range(4)]
+    asked = []
+
+    def stop():
+        asked.append(1)
+        return len(asked) > 25
+
+    for better in (False, True):
+        asked.clear()
+        monkeypatch.setattr(Course, "improved", lambda self, better=better: better)
+        name = f"cut{better}"
+        events = list(train_and_store(samples, params(name, steps=500), models.find("tiny"), stop=stop))
+        (result,) = [e.data for e in events if isinstance(e, TrainEvent) and e.kind == "result"]
+        assert result["cancelled"]
+        assert result["stored"] is better
+        assert (home / "models" / name).exists() is better
+
+
+def test_it_stops_where_it_no_longer_gets_better(monkeypatch):
+    limits = courses.Limits(None, None, most=200, longest=1e9, every=1, patience=3)
+    monkeypatch.setattr(courses, "limits_of", lambda params, objects: limits)
+    monkeypatch.setattr(courses, "rank", lambda result: 1.0)  # the first is never beaten
+    events = run(samples=[corrected(n, str(n)) for n in range(4)], steps=None)
+    steps = [e.step for e in events if isinstance(e, TrainStep)]
+    assert steps[-1] == 4  # the first validation, then three that are no better
+    assert models.find("new").card.training["steps"] == 1
+
+
+def test_samples_that_say_nothing_are_refused():
+    image, labels = field()
+    nothing = Sample(image, labels * 0, np.zeros(labels.shape, bool))
+    with pytest.raises(TrainingDataError):
+        run(samples=[nothing])
+
+
+def test_erased_objects_alone_can_teach(home):
+    image, labels = field()
+    erased = make_sample(image, labels, np.where(labels == 2, 0, labels))
+    run(samples=[erased])
+    assert (home / "models" / "new").exists()
+
+
+# -- judging --------------------------------------------------------------------------------------------
+
+
+def test_only_held_out_objects_count():
+    labels = np.zeros((30, 40), np.int32)
+    labels[2:10, 2:10] = 1
+    labels[2:10, 20:28] = 2  # not held out
+    known = np.zeros(labels.shape, bool)
+    known[:13, :13] = True
+    sample = Sample(np.zeros((1, 30, 40), np.float32), labels, known, objects=(1,))
+    found = labels.copy()
+    found[20:28, 2:10] = 3  # elsewhere: nobody knows
+    counts = count_objects(found, sample)
+    assert (counts.truth, counts.pred, int(counts.tp[0])) == (1, 1, 1)
+    found[0:2, 0:13] = 4  # on known background: wrong
+    counts = count_objects(found, sample)
+    assert (counts.truth, counts.pred, int(counts.tp[0])) == (1, 2, 1)
+    merged = np.where(labels, 1, 0)  # one object over both
+    merged[5, 2:28] = 1
+    counts = count_objects(merged, sample)
+    assert (counts.truth, counts.pred, int(counts.tp[0])) == (1, 1, 0)
