@@ -15,7 +15,6 @@ paired by image, both seeds pooled.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 import time
@@ -25,8 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import network
-from skimage.io import imread
+from measure import EVERY, each, network
 from torch.utils.flop_counter import FlopCounterMode
 from train_base import load, scene
 
@@ -47,7 +45,6 @@ ARMS: dict[str, dict[str, Any]] = {
     "local in encoder+global": {"context": "local+global", "local_in": "encoder"},
     "article": {"architecture": "article"},
 }
-EVERY = {"dsb2018": 1, "usiigaci": 1, "tnbc_he": 3, "isbi2012_em": 6}  # every n-th image is scored
 DRAWS = 2000
 
 
@@ -131,19 +128,7 @@ def folder_of(work: Path, one: dict[str, Any]) -> Path:
 
 def score(args: argparse.Namespace) -> None:
     """Score the chosen weights of all finished runs; what is scored already is left alone."""
-    rows = []
-    with (args.data / "index.csv").open() as file:
-        seen: dict[str, int] = {}
-        for row in csv.DictReader(file):
-            every = EVERY.get(row["dataset"])
-            if every is None or not row["task"].startswith("instance"):
-                continue
-            seen[row["dataset"]] = seen.get(row["dataset"], -1) + 1
-            if seen[row["dataset"]] % every == 0:
-                rows.append(row)
-    pictures = [imread(args.data / r["image"]) for r in rows]
-    pictures = [p[..., :3] if p.ndim == 3 else p for p in pictures]
-    truths = [imread(args.data / r["labels"]).astype(np.int32) for r in rows]
+    images = list(each(args.data, EVERY | {"tnbc_he": 3}))
     for one, step, _ in chosen(args.work):
         out = folder_of(args.work, one) / f"scores-{step}.json"
         if out.exists():
@@ -153,7 +138,7 @@ def score(args: argparse.Namespace) -> None:
         engine = TorchEngine(ModelCard("arm", "arm", ARMS[one["arm"]]), model, torch.device("cpu"))
         segment = network(engine, SegmentParams())
         lines = []
-        for row, picture, truth in zip(rows, pictures, truths, strict=True):
+        for row, picture, truth in images:
             counts = compare(segment(picture), truth)
             lines.append(
                 {

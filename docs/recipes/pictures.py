@@ -9,14 +9,12 @@ orange), scaled to the same side.
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 from typing import Any
 
 import imageio.v3 as imageio
 import numpy as np
-from measure import from_folder, network
-from skimage.io import imread
+from measure import each, from_folder, network
 from skimage.segmentation import find_boundaries
 from skimage.transform import resize
 
@@ -63,16 +61,10 @@ def main() -> None:
     engine = from_folder(args.folder) if args.folder else load_engine(args.model, "cpu")
     segment = network(engine, SegmentParams())
     ranked: dict[str, list[tuple[float, Array, Array, Array]]] = {}
-    with (args.data / "index.csv").open() as file:
-        for row in csv.DictReader(file):
-            if row["dataset"] not in args.sets or not row["task"].startswith("instance"):
-                continue
-            image = imread(args.data / row["image"])
-            image = image[..., :3] if image.ndim == 3 else image
-            truth = imread(args.data / row["labels"]).astype(np.int32)
-            found = segment(image)
-            ap = scores(compare(found, truth))["ap"]["0.50"]
-            ranked.setdefault(f"{row['dataset']}-{row['kind']}", []).append((ap, image, truth, found))
+    for row, image, truth in each(args.data, dict.fromkeys(args.sets, 1)):
+        found = segment(image)
+        ap = scores(compare(found, truth))["ap"]["0.50"]
+        ranked.setdefault(f"{row['dataset']}-{row['kind']}", []).append((ap, image, truth, found))
     args.out.mkdir(parents=True, exist_ok=True)
     for name, images in ranked.items():
         images.sort(key=lambda one: -one[0])

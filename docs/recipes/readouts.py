@@ -15,7 +15,6 @@ The mutex watershed is plain Python: a compiled one would be faster, its accurac
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import time
 from pathlib import Path
@@ -24,8 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from measure import from_folder
-from skimage.io import imread
+from measure import EVERY, each, from_folder
 
 from napari_attnseg.core.metrics import Counts, compare, pooled
 from napari_attnseg.core.postprocess import READOUTS, SHARPNESS, read_out
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-EVERY = {"dsb2018": 1, "usiigaci": 1, "tnbc_he": 2, "isbi2012_em": 6}
 NEAR = ((0, 1), (1, 0))
 FAR = ((0, 3), (3, 0), (3, 3), (3, -3), (0, 8), (8, 0))  # of the grid of every second pixel
 SPLITS = (-0.5, -0.25, 0.0, 0.25, 0.5)  # the height of a dome is 0.12 * 4 ** -split
@@ -134,28 +131,17 @@ def main() -> None:
     pixels: dict[str, float] = {}
     ways = {"seeds": ("seeds", 0.0), "mutex": ("mutex", 0.0)}
     ways |= {f"watershed {s:+.2f}": ("watershed", s) for s in SPLITS}
-    seen: dict[str, int] = {}
-    with (args.data / "index.csv").open() as file:
-        for row in csv.DictReader(file):
-            every = EVERY.get(row["dataset"])
-            if every is None or not row["task"].startswith("instance"):
-                continue
-            seen[row["dataset"]] = seen.get(row["dataset"], -1) + 1
-            if seen[row["dataset"]] % every:
-                continue
-            picture = imread(args.data / row["image"])
-            picture = picture[..., :3] if picture.ndim == 3 else picture
-            truth = imread(args.data / row["labels"]).astype(np.int32)
-            name = f"{row['dataset']} {row['kind']}"
-            pixels[name] = pixels.get(name, 0.0) + truth.size / 1024**2
-            _, maps = settle_zoom(lambda z, p=picture: engine.maps(p, zoom=z), engine.card.diameter)  # type: ignore[misc]
-            for way, (readout, split) in ways.items():
-                params = SegmentParams.model_construct(
-                    **SegmentParams().model_dump() | {"readout": readout, "split": split}
-                )
-                (labels, _), spent = _timed(lambda m=maps, p=params: read_out(m, p))  # type: ignore[misc]
-                counts.setdefault((name, way), []).append(compare(labels, truth))
-                seconds.setdefault((name, way), []).append(spent)
+    for row, picture, truth in each(args.data, EVERY):
+        name = f"{row['dataset']} {row['kind']}"
+        pixels[name] = pixels.get(name, 0.0) + truth.size / 1024**2
+        _, maps = settle_zoom(lambda z, p=picture: engine.maps(p, zoom=z), engine.card.diameter)  # type: ignore[misc]
+        for way, (readout, split) in ways.items():
+            params = SegmentParams.model_construct(
+                **SegmentParams().model_dump() | {"readout": readout, "split": split}
+            )
+            (labels, _), spent = _timed(lambda m=maps, p=params: read_out(m, p))  # type: ignore[misc]
+            counts.setdefault((name, way), []).append(compare(labels, truth))
+            seconds.setdefault((name, way), []).append(spent)
     table = []
     for (name, way), many in sorted(counts.items()):
         score = pooled(many)

@@ -11,15 +11,13 @@ pooled scores and their differences with 95 % bootstrap intervals over images.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from measure import from_folder
-from skimage.io import imread
+from measure import EVERY, each, from_folder
 
 from napari_attnseg.core.metrics import Counts, compare, pooled
 from napari_attnseg.core.postprocess import read_out
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-EVERY = {"dsb2018": 1, "usiigaci": 1, "tnbc_he": 2, "isbi2012_em": 6}  # every n-th image is scored
 DRAWS = 2000
 
 
@@ -122,17 +119,13 @@ def main() -> None:
     args = parser.parse_args()
     engine: Any = from_folder(args.folder) if args.folder else load_engine(args.model, "cpu")
     put, rng = Substitute(engine), np.random.default_rng(0)
-    sets: dict[str, list[dict[str, str]]] = {}
-    with (args.data / "index.csv").open() as file:
-        for row in csv.DictReader(file):
-            if row["dataset"] in EVERY and row["task"].startswith("instance"):
-                sets.setdefault(f"{row['dataset']} {row['kind']}", []).append(row)
+    sets: dict[str, tuple[list[Array], list[Array]]] = {}
+    for row, picture, truth in each(args.data, EVERY):
+        pictures, truths = sets.setdefault(f"{row['dataset']} {row['kind']}", ([], []))
+        pictures.append(picture)
+        truths.append(truth)
     lines, everything = [], {}
-    for name, listed in sets.items():
-        rows = listed[:: EVERY[listed[0]["dataset"]]]
-        pictures = [imread(args.data / r["image"]) for r in rows]
-        pictures = [p[..., :3] if p.ndim == 3 else p for p in pictures]
-        truths = [imread(args.data / r["labels"]).astype(np.int32) for r in rows]
+    for name, (pictures, truths) in sets.items():
         found = counted(engine, put, pictures, truths)
         for way, counts in found.items():
             everything.setdefault(way, []).extend(counts)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_attnseg.core.metrics import id_overlaps
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -95,7 +97,7 @@ def _names(current: Labels, new: Labels, ids: npt.NDArray[np.int64], top: int) -
     """Return the id of each of ``ids``: that of the object it takes the place of, else a free one."""
     wanted = {int(i) for i in ids}
     names: dict[int, int] = {}
-    rows, cols, iou = _overlaps(current, new)
+    rows, cols, iou = id_overlaps(current, new)
     for n in np.argsort(-iou):
         old, fresh = int(rows[n]), int(cols[n])
         if iou[n] >= _SAME and fresh in wanted and fresh not in names and old not in names.values():
@@ -112,7 +114,7 @@ def difference(before: Labels, after: Labels) -> Labels:
     1 (:data:`LOST`): objects only before; 2 (:data:`FOUND`): objects only after; 3 (:data:`CHANGED`):
     pixels that changed hands in objects that both have.
     """
-    rows, cols, iou = _overlaps(before, after)
+    rows, cols, iou = id_overlaps(before, after)
     same = iou >= _SAME
     partner = dict(zip(rows[same].tolist(), cols[same].tolist(), strict=True))
     out = np.zeros(before.shape, dtype=np.int32)
@@ -127,25 +129,6 @@ def difference(before: Labels, after: Labels) -> Labels:
     out[(before != 0) & ~kept_before] = LOST
     out[(after != 0) & ~kept_after] = FOUND
     return out
-
-
-def _overlaps(
-    a: npt.NDArray[np.integer], b: npt.NDArray[np.integer]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return the ids (in a, in b) of every overlapping pair and its intersection over union."""
-    both = (a != 0) & (b != 0)
-    pairs, count = np.unique(
-        np.stack([a[both], b[both]]).astype(np.int64).reshape(2, -1), axis=1, return_counts=True
-    )
-    area_a, area_b = _areas(a), _areas(b)
-    rows, cols = pairs
-    total = np.array([area_a[int(r)] + area_b[int(c)] for r, c in zip(rows, cols, strict=True)], dtype=float)
-    return rows, cols, count / np.maximum(total - count, 1.0)
-
-
-def _areas(labels: npt.NDArray[np.integer]) -> dict[int, int]:
-    ids, count = np.unique(labels, return_counts=True)
-    return dict(zip(ids.tolist(), count.tolist(), strict=True))
 
 
 def _boxes(labels: Labels) -> list[tuple[int, tuple[slice, slice]]]:

@@ -102,6 +102,15 @@ def overlaps(
     return rows, cols, counts / (area_a[rows] + area_b[cols] - counts)
 
 
+def id_overlaps(
+    a: npt.NDArray[np.integer], b: npt.NDArray[np.integer]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return the ids (in a, in b) of every overlapping pair of objects and its IoU; 0 is background."""
+    (first, ids), (second, others) = compact(a), compact(b)
+    rows, cols, iou = overlaps(first, second, len(ids), len(others))
+    return ids[rows - 1], others[cols - 1], iou
+
+
 def _matched(
     rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64], iou: npt.NDArray[np.float64], threshold: float
 ) -> npt.NDArray[np.float64]:
