@@ -140,7 +140,7 @@ def test_a_check_of_the_query_in_words(asked):
     words = window.find("attnseg_check_words")
     window.wait(lambda: "random" in words.text())
     assert window.find("attnseg_check_plot").isVisible()
-    assert not window.find("attnseg_cancel").isVisible()
+    assert not window.find("attnseg_attention_cancel").isVisible()
 
 
 def test_close_the_window_during_a_check(asked):

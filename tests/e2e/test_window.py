@@ -118,11 +118,11 @@ def test_cancel_a_long_run(open_window):
     window.viewer.add_image(np.stack([image] * 60), name="long", axis_labels=("t", "y", "x"))
     window.choose("attnseg_scope", "whole layer")
     window.start()
-    bar = window.find("attnseg_cancel")
+    bar = window.find("attnseg_segment_cancel")
     window.wait(lambda: window.panel.segment.job_bar.bar.value() > 1)
     assert bar.isVisible()
     start = time.monotonic()
-    window.click("attnseg_cancel")
+    window.click("attnseg_segment_cancel")
     window.wait(lambda: window.find("attnseg_run").isEnabled(), 30)
     assert time.monotonic() - start < 15  # one tile, on a slow machine
     assert [layer.name for layer in window.viewer.layers] == ["long"]

@@ -339,4 +339,3 @@ def test_texts_fit_a_narrow_dock(asked, qtbot):
         if label.isVisible() and not label.wordWrap():
             assert label.sizeHint().width() <= label.width() + 1, label.text()
     assert panel.minimumSizeHint().width() <= 372
-

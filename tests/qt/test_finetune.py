@@ -302,6 +302,8 @@ def test_closing_the_window_asks_about_a_training(corrected, qtbot, tune, monkey
         qtbot.wait(300)
         assert child.alive(folder)
         child.kill(folder)
+    if answer == "stay":  # the window asks as long as it believes that something runs
+        qtbot.waitUntil(lambda: panel.running is None)
 
 
 def test_planes_of_a_stack_can_be_ticked(open_dock, qtbot, tune):

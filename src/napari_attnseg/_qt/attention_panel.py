@@ -72,7 +72,7 @@ class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.form = QuestionForm()
         self.decision = note(name="attnseg_decision")
         self.caption = note(name="attnseg_caption")
-        self.job_bar = JobBar(jobs)
+        self.job_bar = JobBar(jobs, "attention")
         self.pins = PinsSection(self.explorer)
         self.objects = ObjectsSection()
         self.models = ModelsSection(self.explorer, self.asker)

@@ -55,7 +55,7 @@ class AfterBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._comparison: Comparison | None = None
         self.run: Path | None = None
         self.result = ResultBox()
-        self.job_bar = JobBar(jobs)
+        self.job_bar = JobBar(jobs, "tuned")
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.result)

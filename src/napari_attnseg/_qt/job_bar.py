@@ -24,10 +24,10 @@ def time_left(done: int, total: int, seconds: float) -> str:
 
 
 class JobBar(QWidget):  # type: ignore[misc]  # qtpy is untyped
-    """Hidden while nothing runs."""
+    """Hidden while nothing runs; ``tab`` goes into the name of its button."""
 
-    def __init__(self, jobs: Jobs, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, jobs: Jobs, tab: str) -> None:
+        super().__init__()
         self._jobs = jobs
         self._since = 0.0
         self._title = ""
@@ -35,7 +35,7 @@ class JobBar(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.bar.setTextVisible(True)
         self.bar.setMinimumWidth(60)
         self.cancel = QPushButton("Cancel", self)
-        self.cancel.setObjectName("attnseg_cancel")
+        self.cancel.setObjectName(f"attnseg_{tab}_cancel")
         self.cancel.setToolTip("Stop after the tile that is being worked on.")
         self.note = QLabel(self)
         self.note.setWordWrap(True)

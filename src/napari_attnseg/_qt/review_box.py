@@ -71,7 +71,7 @@ class ReviewBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.views_box.setChecked(True)
         self.rank_button = QPushButton("Rank")
         self.rank_button.setObjectName("attnseg_rank")
-        self.job_bar = JobBar(jobs)
+        self.job_bar = JobBar(jobs, "review")
         self.line = note(name="attnseg_rank_line")
         self.list = _list()
         column.addLayout(_row(self.kind_box, self.scope_box))

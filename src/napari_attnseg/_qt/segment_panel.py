@@ -66,7 +66,7 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         add_row(layout, "Segment", self.scope_box)
         self.device = ParamsForm(layout, ["device"])
         column.addLayout(self._run_row())
-        self.job_bar = JobBar(jobs)
+        self.job_bar = JobBar(jobs, "segment")
         column.addWidget(self.job_bar)
         self.reason_line = note(name="attnseg_reason")
         self.result_line = note(name="attnseg_result")

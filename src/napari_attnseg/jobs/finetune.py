@@ -158,9 +158,7 @@ def line_of(event: TrainEvent | TrainStep) -> dict[str, Any]:
     return line if event.val is None else {**line, "val": event.val}
 
 
-def _end(
-    run: Path, status: str, message: str, hint: str = "", model: str | None = None
-) -> dict[str, Any]:
+def _end(run: Path, status: str, message: str, hint: str = "", model: str | None = None) -> dict[str, Any]:
     line = {"kind": "end", "status": status, "message": message, "hint": hint, "model": model}
     try:
         runs.append_progress(run, line)
