@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_attnseg.core.size import COMFORT, ZOOM_LIMITS, estimate_diameter, settle_zoom, zoom_for
+from napari_attnseg.core.size import AIM, COMFORT, ZOOM_LIMITS, estimate_diameter, settle_zoom, zoom_for
 from napari_attnseg.records import DenseMaps
 
 
@@ -24,16 +24,18 @@ def test_an_empty_image_has_no_diameter():
     assert settle_zoom(lambda zoom: maps(20, foreground=0.1), 24)[0] == 1.0
 
 
-@pytest.mark.parametrize("ratio", [COMFORT[0], 1.0, COMFORT[1]])
+@pytest.mark.parametrize("ratio", [1.01 * COMFORT[0], 1.0, 0.99 * COMFORT[1]])
 def test_the_network_is_at_ease_near_its_size(ratio):
     assert zoom_for(24 * ratio, 24) == 1.0
 
 
 @pytest.mark.parametrize("diameter", [3, 6, 10, 60, 150, 400])
-def test_zoom_brings_objects_near_the_canonical_size(diameter):
+def test_zoom_brings_objects_to_the_nearer_end(diameter):
     zoom = zoom_for(diameter, 24)
     if ZOOM_LIMITS[0] < zoom < ZOOM_LIMITS[1]:
-        assert 0.91 <= diameter * zoom / 24 <= 1.1
+        aim = AIM[0] if diameter < 24 else AIM[1]
+        assert 0.91 <= diameter * zoom / (24 * aim) <= 1.1
+        assert COMFORT[0] < diameter * zoom / 24 < COMFORT[1]
 
 
 def test_zoom_is_limited():
@@ -49,8 +51,8 @@ def test_a_size_that_is_seen_right_settles_after_one_change():
         return maps(96)
 
     zoom, found = settle_zoom(run, 24)
-    assert runs == [1.0, 0.25]
-    assert zoom == 0.25
+    assert runs == [1.0, zoom]
+    assert zoom == zoom_for(96, 24)
     assert found.size[0, 0] == 96
 
 

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
     from napari_attnseg.records import DenseMaps
 
-COMFORT = (0.55, 2.1)  # diameters, as multiples of the canonical one, that need no zoom
+COMFORT = (0.7, 2.1)  # diameters, as multiples of the canonical one, that need no zoom
+AIM = (0.8, 1.4)  # what smaller and larger ones are brought to: no further than is good for them
 ZOOM_LIMITS = (0.1, 4.0)
 
 
@@ -32,12 +33,14 @@ def estimate_diameter(maps: DenseMaps, threshold: float = 0.5) -> float | None:
 def zoom_for(diameter: float, canonical: float) -> float:
     """Return the zoom for objects of ``diameter``: 1 while the network is at ease with it.
 
-    Factors are powers of the fourth root of 2, so that near-equal images get an equal zoom.
+    Smaller objects are brought to the lower end of ``AIM``, larger ones to its upper end.  Factors are
+    powers of the fourth root of 2, so that near-equal images get an equal zoom.
     """
     ratio = diameter / canonical
     if COMFORT[0] <= ratio <= COMFORT[1]:
         return 1.0
-    zoom = 2.0 ** (round(-4 * np.log2(ratio)) / 4)
+    aim = AIM[0] if ratio < COMFORT[0] else AIM[1]
+    zoom = 2.0 ** (round(4 * np.log2(aim / ratio)) / 4)
     return float(np.clip(zoom, *ZOOM_LIMITS))
 
 
