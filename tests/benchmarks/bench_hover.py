@@ -92,8 +92,8 @@ class Bench:
         shown = [0]
         show = self.panel.explorer.show
 
-        def counted():
-            view = show()
+        def counted(steady: bool = False):
+            view = show(steady)
             shown[0] = self.frames + 1
             return view
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 
-from napari_attnseg._napari import asking, overlay, pins
+from napari_attnseg._napari import asking, overlay, pins, views
 from napari_attnseg._napari.explorer import Explorer
 from napari_attnseg._napari.objects import decision_words, object_words
 from napari_attnseg.core.attention import AttentionTape
@@ -287,3 +287,16 @@ def test_a_field_smaller_than_the_plane_is_named_and_outlined():
     box = viewer.layers["im · attention outline"].data[4:, 0]
     np.testing.assert_allclose(box.min(axis=0), pins.field_box(grid)[:2])
     assert not explorer.holds((40, 20), run.plane)
+
+
+def test_a_steady_scale_is_kept_while_the_row_fills_more_than_half_of_it():
+    def view(top, **info):
+        about = {"show": "row", "block": "a", "head": "mean", "value": False, "model": "m"} | info
+        return views.View(np.zeros((2, 2), np.float32), None, (0.0, top), "", about)
+
+    before = view(1.0)
+    assert views.steadied(view(0.6), before).limits == (0.0, 1.0)
+    assert views.steadied(view(0.4), before).limits == (0.0, 0.4)  # too dark on that scale
+    assert views.steadied(view(1.2), before).limits == (0.0, 1.2)  # nothing is cut off
+    assert views.steadied(view(0.6, head="1"), before).limits == (0.0, 0.6)
+    assert views.steadied(view(0.6), None).limits == (0.0, 0.6)

@@ -64,9 +64,9 @@ def test_moves_between_two_answers_are_left_out(asked, qtbot, monkeypatch):
     shown = []
     show = panel.explorer.show
 
-    def counted():
+    def counted(steady=False):
         shown.append(panel.explorer.question.pixel)
-        return show()
+        return show(steady)
 
     monkeypatch.setattr(panel.explorer, "show", counted)
     for x in range(0, 128, 2):

@@ -241,11 +241,12 @@ class Explorer:
 
     # -- on the canvas ------------------------------------------------------------------------------
 
-    def show(self) -> View | None:
-        """Compute the answer and show it; what was shown before stays when there is none."""
+    def show(self, steady: bool = False) -> View | None:
+        """Compute the answer and show it, ``steady`` on the scale of before where it still fits."""
         run, view = self.run, self.answer()
         if run is None or view is None:
             return None
+        view = views.steadied(view, self.view) if steady else view
         if self.fixed is not None and view.info.get("show") in ("row", "object"):
             view = replace(view, limits=self.fixed)
         self.view = view

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -229,3 +229,16 @@ def _most(row: AttentionRow) -> str:
     where = divmod(top, row.weights.shape[1])
     y, x = (round(p) for p in row.grid.pixel_of(where))
     return f" {y}, {x} above all ({share:.0%})"
+
+
+def steadied(view: View, before: View | None) -> View:
+    """Return a row on the scale of the row before while it fills more than half of that.
+
+    A new scale draws the colour bar anew, which takes longer than the row.
+    """
+    same = ("show", "block", "head", "value", "model")
+    if before is None or any(view.info.get(k) != before.info.get(k) for k in same):
+        return view
+    (low, high), top = before.limits, view.limits[1]
+    fits = view.info.get("show") == "row" and low == view.limits[0] and high / 2 < top <= high
+    return replace(view, limits=before.limits) if fits else view

@@ -286,7 +286,7 @@ class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def show_view(self, *, words: bool = True) -> None:
         """Compute what is asked for (numpy, main thread) and show it; name it now or a moment later."""
         try:
-            view = self.explorer.show()
+            view = self.explorer.show(steady=not words)
         except AttnSegError as err:
             set_note(self.hint, str(err))
             return
