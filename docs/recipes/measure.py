@@ -25,7 +25,7 @@ from napari_attnseg.core.metrics import Counts, compare, pooled
 from napari_attnseg.core.postprocess import read_out
 from napari_attnseg.core.size import settle_zoom
 from napari_attnseg.engine import Engine, load_engine
-from napari_attnseg.params import SegmentParams
+from napari_attnseg.params import THRESHOLD, SegmentParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -67,6 +67,22 @@ def each(
             yield row, image, imread(folder / row["labels"]).astype(np.int32)
 
 
+def rescaled(image: Array, labels: Array, factor: float) -> tuple[Array, Array] | None:
+    """Resize an image and its labels; None where the median object then leaves 8 to 200 pixels."""
+    from skimage.transform import rescale
+
+    areas = np.bincount(labels.ravel())[1:]
+    diameter = factor * float(np.sqrt(np.median(areas[areas > 0]) * 4 / np.pi)) if areas.any() else 0.0
+    if not 8 <= diameter <= 200:
+        return None
+    if factor == 1:
+        return image, labels
+    axis = 2 if image.ndim == 3 else None
+    big = rescale(image.astype(np.float32), factor, order=1, anti_aliasing=factor < 1, channel_axis=axis)
+    names = rescale(labels, factor, order=0, preserve_range=True, anti_aliasing=False)
+    return big, names.astype(np.int32)
+
+
 def network(engine: Engine, params: SegmentParams) -> Callable[[Array], Array]:
     """Return the function from an image to labels by the model."""
 
@@ -104,9 +120,13 @@ def main() -> None:
     parser.add_argument("--model", default="base")
     parser.add_argument("--folder", type=Path, help="a model folder instead of an installed model")
     parser.add_argument("--sets", nargs="*", help="datasets; all by default")
+    parser.add_argument("--kinds", nargs="*", help="kinds; all by default")
+    parser.add_argument(
+        "--scale", type=float, help="resize; only images with objects of 8 to 200 pixels then"
+    )
     parser.add_argument("--images", type=Path, help="JSON list of images (column 'image') to measure on")
     parser.add_argument("--readout", default="auto", choices=["auto", "seeds", "watershed"])
-    parser.add_argument("--threshold", type=float, default=0.5)
+    parser.add_argument("--threshold", type=float, default=THRESHOLD)
     parser.add_argument("--classic", action="store_true")
     parser.add_argument("--json", type=Path, help="write the table here")
     args = parser.parse_args()
@@ -119,6 +139,11 @@ def main() -> None:
     seconds: dict[tuple[str, str, str], float] = {}
     every = dict.fromkeys(args.sets, 1) if args.sets else None
     for row, image, truth in each(args.data, every, wanted):
+        if args.kinds and row["kind"] not in args.kinds:
+            continue
+        if (sized := rescaled(image, truth, args.scale) if args.scale else (image, truth)) is None:
+            continue
+        image, truth = sized
         for name, method in methods.items():
             key = (row["dataset"], row["kind"], name)
             start = time.perf_counter()

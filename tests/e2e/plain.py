@@ -1,4 +1,4 @@
-"""The network up to its last attention block, from checkpoint tensors alone: no code of the package.
+"""The network up to its last attention block (``local8``), from checkpoint tensors alone: no code of ours.
 
 Convolutions are PyTorch's functional ones; everything about attention is numpy and loops.
 """
@@ -58,25 +58,27 @@ class Plain:
         inner = np.maximum(self.linear(f"{name}.ffn.0", self.norm(f"{name}.norm2", x)), 0)
         return x + self.t[f"{name}.gain2"] * self.linear(f"{name}.ffn.2", inner)
 
-    def local(self, block: str, x):
-        """Attention to the window around every position, one position after another."""
+    def local_row(self, block: str, x, token):
+        """Return what a token attends to in its window, (gh, gw), and the registers' share; mean of heads."""
         h, w, _ = x.shape
-        q, k, v = (part.reshape(part.shape[0], h, w, DIM) for part in self.qkv(block, x))
-        name = f"context.{block}.attention"
-        bias, rk, rv = (self.t[f"{name}.{key}"] for key in ("bias", "register_k", "register_v"))
-        rk = unit(rk)
-        r, out = bias.shape[-1] // 2, np.zeros_like(q)
+        q, k, _ = (part.reshape(part.shape[0], h, w, DIM) for part in self.qkv(block, x))
+        bias, rk = (self.t[f"context.{block}.attention.{key}"] for key in ("bias", "register_k"))
+        r, (y, c) = bias.shape[-1] // 2, token
+        total, share = np.zeros((h, w)), 0.0
         for head in range(q.shape[0]):
-            for y in range(h):
-                for c in range(w):
-                    y0, y1, c0, c1 = max(0, y - r), min(h, y + r + 1), max(0, c - r), min(w, c + r + 1)
-                    near = bias[head, y0 - y + r : y1 - y + r, c0 - c + r : c1 - c + r].ravel()
-                    keys = np.concatenate([k[head, y0:y1, c0:c1].reshape(-1, DIM), rk[head]])
-                    values = np.concatenate([v[head, y0:y1, c0:c1].reshape(-1, DIM), rv[head]])
-                    logits = keys @ q[head, y, c]
-                    logits[: near.size] += near
-                    out[head, y, c] = softmax(logits) @ values
-        return self.finish(block, x, out.reshape(q.shape[0], h * w, DIM))
+            logits = {}
+            for i in range(max(0, y - r), min(h, y + r + 1)):
+                for j in range(max(0, c - r), min(w, c + r + 1)):
+                    logits[i, j] = k[head, i, j] @ q[head, y, c] + bias[head, i - y + r, j - c + r]
+            for n, key in enumerate(unit(rk)[head]):
+                logits["register", n] = key @ q[head, y, c]
+            weights = softmax(np.array(list(logits.values())))
+            for at, weight in zip(logits, weights, strict=True):
+                if at[0] == "register":
+                    share += weight / q.shape[0]
+                else:
+                    total[at] += weight / q.shape[0]
+        return total, share
 
     def turned(self, x, shape):
         """Rotary positions: the first half of the pairs turns with y, the other with x."""
@@ -106,28 +108,35 @@ class Plain:
                 out[head, n] = softmax(keys @ q[head, n] * scale) @ values
         return self.finish(block, x, out)
 
-    def row(self, image, token):
-        """Return what a stride-16 token attends to in the block ``global16b``: (gh, gw), and to registers."""
+    def rows(self, image, pixel):
+        """Return row and registers' share of a pixel for ``global16a`` and for ``local8``."""
         low, high = np.percentile(image.astype(np.float64), [1.0, 99.8])
         scaled = np.clip((image.astype(np.float32) - low) / (high - low), -0.2, 1.5).astype(np.float32)
         x = torch.from_numpy(scaled)[None, None].expand(1, 3, -1, -1)
         x = self.conv("stem.1", self.conv("stem.0", F.pixel_unshuffle(x, 2)))
-        x = self.stage("enc8", self.stage("enc4", x))
-        s8 = self.local("local8", x[0].permute(1, 2, 0).numpy().astype(np.float64))
-        x = torch.from_numpy(s8.astype(np.float32)).permute(2, 0, 1)[None]
-        s16 = self.stage("enc16", x)[0].permute(1, 2, 0).numpy().astype(np.float64)
-        s16 = self.global_("global16a", s16)
+        s8 = self.stage("enc8", self.stage("enc4", x))
+        s16 = last(self.stage("enc16", s8))
         gh, gw, _ = s16.shape
-        q, k, _, scale = self.global_rows("global16b", s16)
+        q, k, _, scale = self.global_rows("global16a", s16)
         total, share = np.zeros((gh, gw)), 0.0
+        at = (pixel[0] // 16) * gw + pixel[1] // 16
         for head in range(q.shape[0]):
-            registers = unit(self.t["context.global16b.attention.register_k"])[head]
-            keys = np.concatenate([k[head], registers])
-            weights = softmax(keys @ q[head, token[0] * gw + token[1]] * scale)
+            registers = unit(self.t["context.global16a.attention.register_k"])[head]
+            weights = softmax(np.concatenate([k[head], registers]) @ q[head, at] * scale)
             for n in range(gh * gw):
                 total[n // gw, n % gw] += weights[n] / q.shape[0]
             share += weights[gh * gw :].sum() / q.shape[0]
-        return total, share
+        deep = torch.from_numpy(self.global_("global16a", s16).astype(np.float32)).permute(2, 0, 1)[None]
+        small = F.conv2d(deep, *(torch.from_numpy(self.t[f"dec8.reduce.{k}"]) for k in ("weight", "bias")))
+        big = small.repeat_interleave(2, 2).repeat_interleave(2, 3)[..., : s8.shape[2], : s8.shape[3]] + s8
+        d8 = torch.relu(big + self.conv("dec8.refine.b", self.conv("dec8.refine.a", big), relu=False))
+        local = self.local_row("local8", last(d8), (pixel[0] // 8, pixel[1] // 8))
+        return {"global16a": (total, share), "local8": local}
+
+
+def last(x):
+    """(1, C, H, W) to (H, W, C) in double precision."""
+    return x[0].permute(1, 2, 0).numpy().astype(np.float64)
 
 
 def softmax(x):

@@ -48,7 +48,8 @@ def test_sample_run_labels_live(open_window):
     assert layer.data.max() > 20
 
 
-def test_a_clicked_pixel_shows_what_the_checkpoint_says(open_window):
+@pytest.mark.parametrize("block", ["global16a", "local8"])
+def test_a_clicked_pixel_shows_what_the_checkpoint_says(open_window, block):
     window = open_window()
     image, _ = open_sample(window)
     window.set_diameter(24)  # no zoom, whatever size the network sees
@@ -56,7 +57,7 @@ def test_a_clicked_pixel_shows_what_the_checkpoint_says(open_window):
     received, about = shown(window)
     assert about["show"] == "received"
     window.open_tab("Attention")
-    window.choose("attnseg_block", "global16b")
+    window.choose("attnseg_block", block)
     window.click_pixel(200, 120)
     window.wait(lambda: shown(window)[1]["show"] == "row", 10)
     row, about = shown(window)
@@ -65,7 +66,7 @@ def test_a_clicked_pixel_shows_what_the_checkpoint_says(open_window):
     assert "Pixel 200, 120" in window.find("attnseg_caption").text()
     # the painted cells, by a plain loop over checkpoint tensors
     assert about["zoom"] == 1.0
-    weights, share = Plain(find("base").weights).row(image, (200 // 16, 120 // 16))
+    weights, share = Plain(find("base").weights).rows(image, (200, 120))[block]
     np.testing.assert_allclose(row, weights, atol=0.02 * weights.max())
     assert np.corrcoef(row.ravel(), weights.ravel())[0, 1] > 0.999
     assert about["register_share"] == pytest.approx(share, abs=0.01)
@@ -91,7 +92,7 @@ def test_random_weights_do_not_segment(open_window, change_weights):
 
 def test_random_queries_and_keys_change_overlay_and_labels(open_window, change_weights):
     def randomise(key, value, rng):
-        if not key.startswith("context.global16b.attention.qkv"):
+        if not key.startswith("context.global16a.attention.qkv"):
             return value
         out = value.copy()
         n = 2 * len(value) // 3  # rows of q and k

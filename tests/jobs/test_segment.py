@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from napari_attnseg.core import normalize
 from napari_attnseg.core.axes import source_of
+from napari_attnseg.core.size import zoom_for
 from napari_attnseg.errors import InputError, ModelError
 from napari_attnseg.jobs import bigimage, planes
 from napari_attnseg.jobs import encode as encoding
@@ -17,7 +18,7 @@ from napari_attnseg.jobs import segment as segmenting
 from napari_attnseg.jobs.planes import open_plane
 from napari_attnseg.jobs.progress import drive
 from napari_attnseg.jobs.segment import assemble, encode, segment
-from napari_attnseg.params import SegmentParams
+from napari_attnseg.params import THRESHOLD, SegmentParams
 from napari_attnseg.records import ImageSource, PlaneKey, Progress
 from tests.fakes import FakeEngine, blobs
 
@@ -41,7 +42,7 @@ def test_discs_are_found_in_any_dtype(dtype):
     assert same_partition(found.labels, truth)
     assert encoded is not None
     assert found.card_id == "fake"
-    assert found.params["threshold"] == 0.5
+    assert found.params["threshold"] == THRESHOLD
     assert found.features["index"].tolist() == list(range(1, truth.max() + 1))
     assert (found.features["size"] == np.bincount(truth.ravel())[1]).all()
 
@@ -109,8 +110,8 @@ def test_an_unknown_diameter_is_read_from_the_image():
     image, truth = blobs()
     engine = FakeEngine(diameter=24.0, sees=96.0)
     found, encoded = run(source_of(image), SegmentParams(), engine)
-    assert [zoom for _, zoom in engine.calls] == [1.0, 0.25]  # the second run is kept
-    assert encoded.zoom[PlaneKey()] == 0.25
+    assert [zoom for _, zoom in engine.calls] == [1.0, zoom_for(96, 24)]  # the second run is kept
+    assert encoded.zoom[PlaneKey()] == zoom_for(96, 24)
     assert found.diameter == 96.0
     assert same_partition(found.labels, truth)
 

@@ -8,6 +8,7 @@ from napari_attnseg.core.axes import source_of
 from napari_attnseg.core.grid import TokenGrid
 from napari_attnseg.core.postprocess import find_seeds
 from napari_attnseg.core.seedblock import seed_block
+from napari_attnseg.core.size import zoom_for
 from napari_attnseg.errors import InputError, ModelError
 from napari_attnseg.jobs.progress import drive
 from napari_attnseg.jobs.segment import encode
@@ -59,7 +60,7 @@ def test_zoom_is_that_of_the_run_and_found_when_there_was_none():
         assert tape.zoom == engine.calls[-1][1] == 0.5
     engine = FakeEngine(sees=96.0)
     job = record_tape(engine, source_of(blobs()[0]), PlaneKey(), None, None, SegmentParams())
-    assert drive(job).zoom == 0.25
+    assert drive(job).zoom == zoom_for(96, 24)
 
 
 def test_weights_sum_to_one_over_the_painted_plane():

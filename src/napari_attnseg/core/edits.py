@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_attnseg.errors import InputError
+from napari_attnseg.params import THRESHOLD
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -68,7 +69,7 @@ class PlaneMaps:
 
     maps: DenseMaps
     field: Box
-    threshold: float = 0.5
+    threshold: float = THRESHOLD
 
 
 def delete(labels: Labels, label: int) -> Edit:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_attnseg.params import THRESHOLD
 from napari_attnseg.registry import Registry
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Seeds:
     runner_up: Floats
 
 
-def find_seeds(maps: DenseMaps, threshold: float = 0.5, split: float = 0.0) -> Seeds:
+def find_seeds(maps: DenseMaps, threshold: float = THRESHOLD, split: float = 0.0) -> Seeds:
     """Collect the votes, find the seeds and let every foreground pixel attend to them.
 
     Parameters

@@ -18,6 +18,7 @@ import numpy as np
 
 from napari_attnseg.core.metrics import overlaps
 from napari_attnseg.core.postprocess import find_seeds
+from napari_attnseg.params import THRESHOLD
 from napari_attnseg.records import PlaneKey
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def ids_of(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
     return found
 
 
-def pixel_doubt(maps: DenseMaps, threshold: float = 0.5, split: float = 0.0) -> Floats:
+def pixel_doubt(maps: DenseMaps, threshold: float = THRESHOLD, split: float = 0.0) -> Floats:
     """Return one less the readout's margin for every pixel, (H, W) float32, 0..1.
 
     Background pixels have no seed: theirs is the entropy-like ``1 - |2p - 1|`` of the foreground.
@@ -201,7 +202,7 @@ def missed(
     maps: DenseMaps,
     labels: npt.NDArray[np.integer],
     views: Sequence[Labels] = (),
-    threshold: float = 0.5,
+    threshold: float = THRESHOLD,
     min_size: int = 12,
 ) -> list[Suspect]:
     """Return unlabelled places that may be objects.

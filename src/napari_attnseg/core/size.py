@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     from napari_attnseg.records import DenseMaps
 
-COMFORT = (0.7, 2.1)  # diameters, as multiples of the canonical one, that need no zoom
-AIM = (0.8, 1.4)  # what smaller and larger ones are brought to: no further than is good for them
+COMFORT = (0.7, 3.0)  # diameters, as multiples of the canonical one, that need no zoom
+AIM = (0.8, 1.6)  # what smaller and larger ones are brought to: no further than is good for them
 ZOOM_LIMITS = (0.1, 4.0)
 
 
