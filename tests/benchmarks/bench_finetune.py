@@ -178,9 +178,9 @@ def peak_mb(pid: int | None) -> float:
     return next((int(x.split()[1]) / 1024 for x in text.splitlines() if x.startswith("VmHWM")), 0.0)
 
 
-def cancel_seconds(samples: list[Sample]) -> float:
+def cancel_seconds(samples: list[Sample], name: str) -> float:
     """Return the seconds from a cancel in the midst of learning to the child's end."""
-    run = runs.create_run(TrainParams(name="cancelled"), samples)
+    run = runs.create_run(TrainParams(name=name), samples)
     child.start(run)
     while runs.state(run).step < 5:
         time.sleep(0.05)
@@ -189,7 +189,7 @@ def cancel_seconds(samples: list[Sample]) -> float:
     return round(time.perf_counter() - start, 2)
 
 
-def effort(seen: list[Pair], base: Engine, tuned: bool, most: int = 400) -> int:
+def effort(seen: list[Pair], base: Engine, domain: str, tuned: bool, most: int = 400) -> int:
     """Return the corrections needed to bring every image to AP@.5 >= 0.9, tuning after each image or not."""
     total, samples, engine = 0, [], base
     for number, (image, truth) in enumerate(seen):
@@ -202,8 +202,8 @@ def effort(seen: list[Pair], base: Engine, tuned: bool, most: int = 400) -> int:
         if tuned and sample is not None:
             samples.append(sample)
             if number + 1 < len(seen):
-                tune(samples, f"effort{number}")
-                engine = load_engine(f"effort{number}", "cpu")
+                tune(samples, f"{domain}-effort{number}")
+                engine = load_engine(f"{domain}-effort{number}", "cpu")
     return total
 
 
@@ -279,9 +279,9 @@ def measure_domain(
             for name, v in zip(("tuned", "gap_closed", "forgot"), means, strict=True)
         }
         say(domain=domain, corrections=count, mean_of=len(rows), **said)
-    say(domain=domain, cancel_to_gone_s=cancel_seconds(user(base, seen, 5, 0)))
+    say(domain=domain, cancel_to_gone_s=cancel_seconds(user(base, seen, 5, 0), f"{domain}-cancelled"))
     if args.effort:
-        without, with_tuning = (effort(seen[: args.effort], base, tuned) for tuned in (False, True))
+        without, with_tuning = (effort(seen[: args.effort], base, domain, tuned) for tuned in (False, True))
         saved = None if not without else round(1 - with_tuning / without, 3)
         say(domain=domain, images=args.effort, without=without, with_tuning=with_tuning, saved=saved)
 
