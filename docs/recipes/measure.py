@@ -111,14 +111,24 @@ def classic(image: Array) -> Array:
     return watershed(-depth, markers, mask=mask)
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def options(about: str | None) -> argparse.ArgumentParser:
+    """Return what all recipes that read a folder with one model ask for."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="base")
     parser.add_argument("--folder", type=Path, help="a model folder instead of an installed model")
+    parser.add_argument("--json", type=Path, help="write the table here")
+    return parser
+
+
+def engine_of(args: argparse.Namespace) -> Engine:
+    """Load the model that was asked for."""
+    return from_folder(args.folder) if args.folder else load_engine(args.model, "cpu")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = options(__doc__)
     parser.add_argument("--sets", nargs="*", help="datasets; all by default")
     parser.add_argument("--kinds", nargs="*", help="kinds; all by default")
     parser.add_argument(
@@ -128,11 +138,11 @@ def main() -> None:
     parser.add_argument("--readout", default="auto", choices=["auto", "seeds", "watershed"])
     parser.add_argument("--threshold", type=float, default=THRESHOLD)
     parser.add_argument("--classic", action="store_true")
-    parser.add_argument("--json", type=Path, help="write the table here")
+    parser.add_argument("--min-confidence", type=float, default=0.0)
     args = parser.parse_args()
 
-    params = SegmentParams(readout=args.readout, threshold=args.threshold)
-    engine = from_folder(args.folder) if args.folder else load_engine(args.model, "cpu")
+    params = SegmentParams(readout=args.readout, threshold=args.threshold, min_confidence=args.min_confidence)
+    engine = engine_of(args)
     methods = {args.model: network(engine, params)} | ({"otsu+watershed": classic} if args.classic else {})
     wanted = set(json.loads(args.images.read_text())) if args.images else None
     counts: dict[tuple[str, str, str], list[Counts]] = {}

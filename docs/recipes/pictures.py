@@ -8,18 +8,16 @@ orange), scaled to the same side.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import imageio.v3 as imageio
 import numpy as np
-from measure import each, from_folder, network
+from measure import each, engine_of, network, options
 from skimage.segmentation import find_boundaries
 from skimage.transform import resize
 
 from napari_attnseg.core.metrics import compare, scores
-from napari_attnseg.engine import load_engine
 from napari_attnseg.params import SegmentParams
 
 Array = np.ndarray[Any, Any]
@@ -49,16 +47,11 @@ def tile(image: Array, truth: Array, found: Array) -> Array:
 
 def main() -> None:
     """Segment, rank, draw."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True)
+    parser = options(__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", required=True)
-    parser.add_argument("--model", default="base")
-    parser.add_argument("--folder", type=Path, help="a model folder instead of an installed model")
     args = parser.parse_args()
-    engine = from_folder(args.folder) if args.folder else load_engine(args.model, "cpu")
+    engine = engine_of(args)
     segment = network(engine, SegmentParams())
     ranked: dict[str, list[tuple[float, Array, Array, Array]]] = {}
     for row, image, truth in each(args.data, dict.fromkeys(args.sets, 1)):

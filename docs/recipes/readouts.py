@@ -14,21 +14,18 @@ The mutex watershed is plain Python: a compiled one would be faster, its accurac
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from measure import EVERY, each, from_folder
+from measure import EVERY, each, engine_of, options
 
 from napari_attnseg.core.metrics import Counts, compare, pooled
 from napari_attnseg.core.postprocess import READOUTS, SHARPNESS, read_out
 from napari_attnseg.core.size import settle_zoom
-from napari_attnseg.engine import load_engine
 from napari_attnseg.params import ReadoutParams, SegmentParams
 
 if TYPE_CHECKING:
@@ -114,15 +111,8 @@ READOUTS.add("mutex", mutex_readout)
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", default="base")
-    parser.add_argument("--folder", type=Path, help="a model folder instead of an installed model")
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    engine: Any = from_folder(args.folder) if args.folder else load_engine(args.model, "cpu")
+    args = options(__doc__).parse_args()
+    engine: Any = engine_of(args)
     read_out(engine.maps(np.zeros((64, 64), np.uint8)), SegmentParams())  # imports
     matrix = torch.randn(1024, 1024)
     unit = median(_timed(lambda: matrix @ matrix)[1] for _ in range(20))

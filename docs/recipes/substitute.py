@@ -10,19 +10,16 @@ pooled scores and their differences with 95 % bootstrap intervals over images.
 
 from __future__ import annotations
 
-import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from measure import EVERY, each, from_folder
+from measure import EVERY, each, engine_of, options
 
 from napari_attnseg.core.metrics import Counts, compare, pooled
 from napari_attnseg.core.postprocess import read_out
 from napari_attnseg.core.size import settle_zoom
-from napari_attnseg.engine import load_engine
 from napari_attnseg.nn import attention
 from napari_attnseg.params import SegmentParams
 
@@ -109,15 +106,8 @@ def difference(mine: list[Counts], base: list[Counts], rng: np.random.Generator)
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", default="base")
-    parser.add_argument("--folder", type=Path, help="a model folder instead of an installed model")
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    engine: Any = from_folder(args.folder) if args.folder else load_engine(args.model, "cpu")
+    args = options(__doc__).parse_args()
+    engine: Any = engine_of(args)
     put, rng = Substitute(engine), np.random.default_rng(0)
     sets: dict[str, tuple[list[Array], list[Array]]] = {}
     for row, picture, truth in each(args.data, EVERY):

@@ -53,9 +53,7 @@ def to_sample(image: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> Samp
         image = image[..., :3]
         if np.array_equal(image[..., 0], image[..., 1]) and np.array_equal(image[..., 1], image[..., 2]):
             image = image[..., 0]
-    scaled = normalize.apply(image, normalize.percentiles(image, rgb=image.ndim == 3))
-    planes = scaled[None] if scaled.ndim == 2 else np.moveaxis(scaled, -1, 0)
-    return Sample(planes, labels.astype(np.int32), np.ones(labels.shape, bool))
+    return Sample(normalize.planes(image), labels.astype(np.int32), np.ones(labels.shape, bool))
 
 
 def load(folder: Path) -> tuple[list[Prepared], np.ndarray[Any, Any], list[str]]:

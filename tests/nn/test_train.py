@@ -196,3 +196,12 @@ def test_labels_without_objects_are_refused(home) -> None:
     with pytest.raises(TrainingDataError, match="no object"):
         next(train_and_store([empty], params, None))
     assert not (home / "models").exists()
+
+
+def test_calm_crops_keep_the_intensities_of_the_image() -> None:
+    image = np.full((1, 80, 80), 0.37, np.float32)
+    item = prepare(Sample(image, np.zeros((80, 80), np.int32), np.ones((80, 80), bool)))
+    calm = make_batch([item], None, 4, 32, np.random.default_rng(0), 24.0, 0.0)
+    assert torch.allclose(calm.image, torch.tensor(0.37))
+    wild = make_batch([item], None, 4, 32, np.random.default_rng(0), 24.0)
+    assert not torch.allclose(wild.image, torch.tensor(0.37), atol=1e-3)

@@ -339,9 +339,8 @@ def _samples(pair: Pair, key: PlaneKey, how: How) -> Iterator[Sample]:
             slice(max(0, s.start - CONTEXT), min(n, s.stop + CONTEXT))
             for s, n in zip(cell, mask.shape, strict=True)
         )
-        scaled = normalize.apply(plane.read((part[0], part[1])), plane.norm)
         sample = make_sample(
-            scaled[None] if scaled.ndim == 2 else np.moveaxis(scaled, -1, 0),
+            normalize.planes(plane.read((part[0], part[1])), plane.norm),
             None if before is None else before[part],
             after[part],
             regions=None if regions is None else regions[part],

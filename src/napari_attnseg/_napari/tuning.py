@@ -208,8 +208,7 @@ def preview_place(found: Found) -> Place:
 def _preview_image(place: Place) -> npt.NDArray[np.float32]:
     pair = place.found.pair
     plane = open_plane(pair.source, place.found.key, channel=pair.channel)
-    scaled = normalize.apply(plane.read(place.field), plane.norm)
-    return scaled[None] if scaled.ndim == 2 else np.moveaxis(scaled, -1, 0)
+    return normalize.planes(plane.read(place.field), plane.norm)
 
 
 # -- what became of a run ----------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from napari_attnseg.core.metrics import id_overlaps
 from napari_attnseg.errors import InputError
 from napari_attnseg.records import Sample
 
@@ -101,41 +102,21 @@ def compare_labels(
         )
     old = np.unique(before)
     old = old[old != 0]
-    rows, cols, iou = _overlaps(before, after, old, ids)
-    partner: dict[int, int] = {}
+    olds, news, iou = id_overlaps(before, after)
+    partner: dict[int, float] = {}  # id in ``after`` to the IoU with its predicted object
     taken: set[int] = set()
-    for n in np.lexsort((cols, rows, -iou)):
-        row, col = int(rows[n]), int(cols[n])
-        if iou[n] >= _SAME_OBJECT and row not in taken and col not in partner:
-            partner[col], exact = row, iou[n] == 1.0
-            taken.add(row)
-            if exact:
-                partner[col] = -1
-    kept = tuple(int(i) for c, i in enumerate(ids) if partner.get(c) == -1)
-    reshaped = tuple(int(i) for c, i in enumerate(ids) if partner.get(c, -1) >= 0)
-    added = tuple(int(i) for c, i in enumerate(ids) if c not in partner)
-    removed = tuple(int(i) for r, i in enumerate(old) if r not in taken)
+    for n in np.lexsort((news, olds, -iou)):
+        one, other = int(olds[n]), int(news[n])
+        if iou[n] >= _SAME_OBJECT and one not in taken and other not in partner:
+            partner[other] = float(iou[n])
+            taken.add(one)
+    names = [int(i) for i in ids]
+    kept = tuple(i for i in names if partner.get(i) == 1.0)
+    reshaped = tuple(i for i in names if i in partner and partner[i] != 1.0)
+    added = tuple(i for i in names if i not in partner)
+    removed = tuple(int(i) for i in old if int(i) not in taken)
     accepted = tuple(i for i in kept if i in checked)
     return Changes(added, removed, reshaped, tuple(i for i in kept if i not in checked), accepted)
-
-
-def _overlaps(
-    before: npt.NDArray[np.integer],
-    after: npt.NDArray[np.integer],
-    old: npt.NDArray[np.integer],
-    new: npt.NDArray[np.integer],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return, for every overlapping pair, positions in ``old`` and ``new`` and the IoU."""
-    both = (before != 0) & (after != 0)
-    code = np.searchsorted(old, before[both]).astype(np.int64) * max(len(new), 1)
-    code += np.searchsorted(new, after[both])
-    codes, shared = np.unique(code, return_counts=True)
-    rows, cols = codes // max(len(new), 1), codes % max(len(new), 1)
-    area_old, area_new = (
-        np.bincount(np.searchsorted(ids, x[x != 0]), minlength=len(ids))
-        for ids, x in ((old, before), (new, after))
-    )
-    return rows, cols, shared / (area_old[rows] + area_new[cols] - shared)
 
 
 def known_mask(

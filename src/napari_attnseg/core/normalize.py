@@ -84,6 +84,15 @@ def apply(image: npt.NDArray[np.generic], norm: Normalisation) -> npt.NDArray[np
     return clipped
 
 
+def planes(image: npt.NDArray[np.generic], norm: Normalisation | None = None) -> npt.NDArray[np.float32]:
+    """Scale an image (H, W) or (H, W, C) and put its channels first, (C, H, W): what a training sample holds.
+
+    ``norm`` None measures the scaling on the image, where (H, W, C) is colour.
+    """
+    scaled = apply(image, norm or percentiles(image, rgb=image.ndim == 3))
+    return scaled[None] if scaled.ndim == 2 else np.moveaxis(scaled, -1, 0)
+
+
 def _is_wide(dtype: np.dtype[Any]) -> bool:
     """Tell whether neighbouring values of a dtype can be one and the same in float32."""
     return dtype.itemsize > 4 or (dtype.itemsize == 4 and dtype.kind in "iu")

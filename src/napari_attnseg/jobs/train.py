@@ -152,8 +152,7 @@ def read_samples(image: Path, labels: Path) -> Iterator[Sample]:
         )
     for key_image, key_truth in zip(plane_keys(source), plane_keys(truth), strict=True):
         plane = open_plane(source, key_image)
-        scaled = normalize.apply(plane.read(), plane.norm)
-        channels_first = scaled[None] if scaled.ndim == 2 else np.moveaxis(scaled, -1, 0)
+        channels_first = normalize.planes(plane.read(), plane.norm)
         drawn = read_plane(truth, key_truth)
         if drawn.dtype.kind == "f" and not np.array_equal(drawn, np.round(drawn)):  # NaN fails here too
             raise TrainingDataError(f"The labels '{labels}' are not whole numbers.", "Save them as integers.")

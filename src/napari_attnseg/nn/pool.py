@@ -122,9 +122,7 @@ class Source:
             kind=str(rng.choice(["blob", "ellipse", "rod"])),
             clustered=float(rng.uniform(0.2, 0.9)),
         )
-        scaled = normalize.apply(image, normalize.percentiles(image, rgb=image.ndim == 3))
-        planes = scaled[None] if scaled.ndim == 2 else np.moveaxis(scaled, -1, 0)
-        item = prepare(Sample(planes, labels, np.zeros(labels.shape, bool)))
+        item = prepare(Sample(normalize.planes(image), labels, np.zeros(labels.shape, bool)))
         middle = (np.array(labels.shape) / 2 - 0.5).astype(np.float32)
         return crop(item, self.size, rng, self.canonical, scale=1.0, centre=middle), (1.0, 1.0)
 
