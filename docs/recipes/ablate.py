@@ -9,7 +9,8 @@ the network differs.  Each run keeps its averaged weights every eighth of its le
 seconds spent, so that arms are read at equal steps (the end) and at equal processor time (the newest
 weights that the cheapest arm's time pays for; the learning rate has not yet come down there).  ``train``
 goes on where it was stopped.  Differences to the arm ``none`` carry 95 % bootstrap intervals over images,
-paired by image, both seeds pooled.
+paired by image, both seeds pooled.  The last arm is the shipped network without generated scenes: its
+difference is to ``local+global``, and is what the generator costs or brings.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ ARMS: dict[str, dict[str, Any]] = {
     "local+global": {"context": "local+global"},
     "local in encoder+global": {"context": "local+global", "local_in": "encoder"},
     "article": {"architecture": "article"},
+    "local+global, no generator": {"context": "local+global"},
 }
+GENERATED = {"local+global, no generator": 0.0}  # share of steps with generated scenes, where not 0.4
+AGAINST = {"local+global, no generator": "local+global"}  # whom an arm is compared with, where not `none`
 DRAWS = 2000
 
 
@@ -53,7 +57,7 @@ def train(args: argparse.Namespace) -> None:
     items, weights, _ = load(args.data)
     for seed in args.seeds:
         for arm in args.arms:
-            folder = args.work / f"{arm.replace(' ', '_')}-{seed}"
+            folder = args.work / name_of(arm, seed)
             if not (folder / "done.json").exists():
                 run(folder, arm, seed, args.steps, items, weights)
 
@@ -84,7 +88,7 @@ def run(folder: Path, arm: str, seed: int, steps: int, items: list[Any], weights
         checkpoint=folder / "last.safetensors",
         resume=True,
         fresh=scene,
-        fresh_share=0.4,
+        fresh_share=GENERATED.get(arm, 0.4),
         watch=keep,
     )
     losses = [done.loss for done in steps_done]
@@ -121,9 +125,14 @@ def chosen(work: Path) -> list[tuple[dict[str, Any], int, str]]:
     return found
 
 
+def name_of(arm: str, seed: int) -> str:
+    """Return the name of a run's folder."""
+    return f"{arm.replace(' ', '_')}-{seed}"
+
+
 def folder_of(work: Path, one: dict[str, Any]) -> Path:
     """Return the folder of a run."""
-    return work / f"{one['arm'].replace(' ', '_')}-{one['seed']}"
+    return work / name_of(one["arm"], one["seed"])
 
 
 def score(args: argparse.Namespace) -> None:
@@ -176,7 +185,8 @@ def table(args: argparse.Namespace) -> None:
                 runs.setdefault(one["arm"], []).append(one)
     for reading, arms in scored.items():
         sets = sorted({line["set"] for many in arms.values() for lines in many for line in lines})
-        print(f"\nMean AP .50 to .90 at equal {reading}; difference to `none` [95 % interval]\n")
+        print(f"\nMean AP .50 to .90 at equal {reading}; difference to `none` [95 % interval]")
+        print("(of the arm without generator: to `local+global`)\n")
         print("| arm | parameters | GFLOP at 256² | processor s | " + " | ".join(sets) + " |")
         print("|---" * (4 + len(sets)) + "|")
         for arm, many in arms.items():
@@ -185,7 +195,9 @@ def table(args: argparse.Namespace) -> None:
             cells = []
             for name in sets:
                 mine = [[x for x in lines if x["set"] == name] for lines in many]
-                base = [[x for x in lines if x["set"] == name] for lines in arms.get("none", [])]
+                base = [
+                    [x for x in lines if x["set"] == name] for lines in arms.get(AGAINST.get(arm, "none"), [])
+                ]
                 value = mean_ap([x for lines in mine for x in lines])
                 cells.append(f"{value:.3f}{against(mine, base, rng) if arm != 'none' else ''}")
             print(
