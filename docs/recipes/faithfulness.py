@@ -63,7 +63,9 @@ def verdicts(report: ModelReport) -> list[str]:
         lines.append(
             (
                 (cut.beats_random or 0.0) >= 0.9,
-                f"deletion by {cut.words} beats random on {cut.beats_random:.0%} of objects (target 90 %)",
+                f"deletion by {cut.words} beats random on {cut.beats_random:.0%} of objects (target 90 %; the"
+                f" measured influence itself {report.score('influence').beats_random:.0%}, signed"
+                f" {report.score('influence', 'signed').beats_random:.0%})",
             )
         )
     plain = [s for s in report.scores if s.same_object is not None and s.name != "readout"]

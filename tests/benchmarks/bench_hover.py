@@ -8,7 +8,9 @@ The mouse moves from token to token over a run's image.  For each move it measur
 
 - ``row_ms``: computing the row and giving it to the layer, no drawing;
 - ``painted_ms``: from the mouse event to the frame that shows the row, the wait of the throttle included;
-- ``bare_ms``: giving a layer of the same shape another array, to the frame that shows it, in the same run.
+- ``bare_ms``: giving a layer of the same shape another array, to the frame that shows it, in the same run;
+- ``ratio``: the median of ``painted`` over ``bare``, move by move;
+- ``..._cpu_ms``, ``cpu_ratio``: the same in time of the processor, which other programs do not lengthen.
 """
 
 from __future__ import annotations
@@ -87,8 +89,8 @@ class Bench:
         at = middle + (np.array(self.grid.pixel_of(token)) - np.array(camera.center[-2:])) * camera.zoom
         return QPoint(round(at[1]), round(at[0]))
 
-    def hover(self, token: tuple[int, int]) -> float:
-        """Move the mouse to a token; return the seconds to the frame that shows its row."""
+    def hover(self, token: tuple[int, int]) -> tuple[float, float]:
+        """Move the mouse to a token; return seconds, and those of the processor, to the frame of its row."""
         shown = [0]
         show = self.panel.explorer.show
 
@@ -98,20 +100,21 @@ class Bench:
             return view
 
         self.panel.explorer.show = counted
-        start = time.perf_counter()
-        QTest.mouseMove(self.canvas, self.place(token))
+        where = self.place(token)
+        start, used = time.perf_counter(), time.process_time()
+        QTest.mouseMove(self.canvas, where)
         wait(lambda: shown[0] and self.frames >= shown[0], 60)
-        took = time.perf_counter() - start
+        took = time.perf_counter() - start, time.process_time() - used
         self.panel.explorer.show = show
         return took
 
-    def bare(self, values: np.ndarray) -> float:
-        """Give the layer another array; return the seconds to the frame that shows it."""
+    def bare(self, values: np.ndarray) -> tuple[float, float]:
+        """Give the layer another array; return the seconds, and those of the processor, to its frame."""
         due = self.frames + 1
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         self.layer.data = values
         wait(lambda: self.frames >= due, 60)
-        return time.perf_counter() - start
+        return time.perf_counter() - start, time.process_time() - used
 
     def row(self, token: tuple[int, int]) -> float:
         """Return the seconds that computing a row and giving it to the layer take."""
@@ -148,16 +151,18 @@ def main() -> None:
             painted.append(one)
             bare.append(two)
             rows.append(three)
+    painted_s, bare_s = np.array(painted), np.array(bare)  # (moves, 2)
     result = {
         "tokens": int(np.prod(bench.grid.shape)),
         "block": bench.block,
         "moves": args.moves,
         "row_ms": 1e3 * float(np.median(rows)),
         "row_p95_ms": 1e3 * float(np.percentile(rows, 95)),
-        "painted_ms": 1e3 * float(np.median(painted)),
-        "bare_ms": 1e3 * float(np.median(bare)),
-        "ratio": float(np.median(painted) / np.median(bare)),
     }
+    for n, name in enumerate(("", "cpu_")):
+        result[f"painted_{name}ms"] = 1e3 * float(np.median(painted_s[:, n]))
+        result[f"bare_{name}ms"] = 1e3 * float(np.median(bare_s[:, n]))
+        result[f"{name}ratio"] = float(np.median(painted_s[:, n] / bare_s[:, n]))
     bench.viewer.close()
     if args.json:
         print(json.dumps(result))

@@ -133,6 +133,49 @@ def test_value_rows_are_norms_of_what_is_added(window, token, head):
     assert share == pytest.approx(norms[30:].sum() / norms.sum(), abs=1e-5)
 
 
+def with_own(shape, window=None, seed=0):
+    """Return a block that keeps its parts, what its values add, and the features it adds to, (N, C)."""
+    b, added = valued(shape, window, seed)
+    count = shape[0] * shape[1]
+    features = np.random.default_rng(seed + 2).normal(size=(count, added.shape[2])).astype(np.float32)
+    both = np.einsum("nc,hnc->nh", features, added[:, :count])
+    b.own = np.concatenate([(features**2).sum(axis=1, keepdims=True), both], axis=1)
+    return b, added, features
+
+
+def parts_of(b, added, features, token, head):
+    """Return what a token consists of, by plain loops: what stays, (N,) of the others, the registers."""
+    gw = b.grid.shape[1]
+    own = token[0] * gw + token[1]
+    sums = np.zeros((added.shape[1], added.shape[2]))
+    for h in range(HEADS) if head == "mean" else [int(head)]:
+        slots = np.exp(b.registers[h].astype(float) @ b.q[h, own].astype(float) * b.scale)
+        row, left = naive(b, token, h)
+        sums += np.concatenate([row.ravel(), left * slots / slots.sum()])[:, None] * added[h]
+    stays = np.linalg.norm(features[own] + sums[own])
+    norms = np.linalg.norm(sums, axis=1)
+    norms[own] = 0
+    total = stays + norms.sum()
+    count = len(features)
+    return stays / total, norms[:count] / total, norms[count:].sum() / total
+
+
+@pytest.mark.parametrize("window", [None, 2])
+@pytest.mark.parametrize("head", ["1", "mean"])
+def test_parts_are_norms_of_what_stays_and_of_what_comes(window, head):
+    b, added, features = with_own((5, 6), window)
+    stays, weights, share = b.parts(np.arange(30), head)
+    np.testing.assert_allclose(stays + weights.sum(axis=1) + share, 1, atol=1e-5)
+    for flat in (0, 5, 14, 29):
+        kept, others, left = parts_of(b, added, features, divmod(flat, 6), head)
+        assert stays[flat] == pytest.approx(kept, abs=1e-5)
+        row = b.scatter(np.array([flat]), weights[flat : flat + 1])
+        np.testing.assert_allclose(row, others, atol=1e-5)
+        assert share[flat] == pytest.approx(left, abs=1e-5)
+    with pytest.raises(InputError, match="keeps no values"):
+        block((5, 6)).parts(np.array([0]), "mean")
+
+
 def test_blocks_without_values_say_so():
     tape = AttentionTape({"plain": block((5, 6)), "valued": valued((5, 6))[0]})
     assert not tape.has_values("plain")

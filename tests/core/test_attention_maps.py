@@ -10,7 +10,7 @@ from napari_attnseg.core.attention import AttentionTape
 from napari_attnseg.core.grid import TokenGrid
 from napari_attnseg.errors import InputError
 from napari_attnseg.jobs.progress import drive
-from tests.core.test_attention import block, valued
+from tests.core.test_attention import block, parts_of, with_own
 from tests.core.test_attention_objects import scene, tape_of
 
 
@@ -82,21 +82,93 @@ def chain():
     return AttentionTape({"first": coarse, "second": fine})
 
 
-def test_rollout_is_the_product_of_the_matrices():
+def walked(mass, sigma):
+    """Spread a mass (gh, gw) by a normal law over steps of whole tokens, reflected at the border."""
+    steps = np.arange(-40, 41)
+    chance = np.exp(-0.5 * (steps / sigma) ** 2)
+    chance /= chance.sum()
+    for axis in (0, 1):
+        out = np.zeros_like(mass)
+        n = mass.shape[axis]
+        for at in range(n):
+            for step, p in zip(steps, chance, strict=True):
+                to = (at + step) % (2 * n)  # ... 1 0 | 0 1 2 ...
+                to = to if to < n else 2 * n - 1 - to
+                if axis == 0:
+                    out[to] += p * mass[at]
+                else:
+                    out[:, to] += p * mass[:, at]
+        mass = out
+    return mass
+
+
+def test_rollout_by_weights_is_the_product_of_the_matrices():
     tape = chain()
     a, lost_a = rows_of(tape.blocks["first"], "mean")
     b, lost_b = rows_of(tape.blocks["second"], "mean")
     start = np.zeros(48)
     start[2 * 8 + 5] = 1
-    fine = 0.7 * start + 0.3 * start @ b
+    fine = 0.5 * start + 0.5 * start @ b
     coarse = fine.reshape(3, 2, 4, 2).sum(axis=(1, 3)).ravel()
-    wanted = 0.7 * coarse + 0.3 * coarse @ a
-    found = drive(maps.rollout(tape, (2 * 8 + 3, 5 * 8 + 1), residual=0.7))
+    wanted = 0.5 * coarse + 0.5 * coarse @ a
+    found = drive(maps.rollout(tape, (2 * 8 + 3, 5 * 8 + 1)))
     np.testing.assert_allclose(found.values.ravel(), wanted, atol=1e-6)
     assert found.block == "second → first"
-    lost = 0.3 * (start @ lost_b) + 0.3 * (coarse @ lost_a)
+    lost = 0.5 * (start @ lost_b) + 0.5 * (coarse @ lost_a)
     assert found.values.sum() + lost == pytest.approx(1, abs=1e-5)
     assert f"took {lost:.0%}" in found.note
+    assert "by plain weights" in found.note
+    assert "convolutions are left out" in found.note
+
+
+def with_parts():
+    """Return a chain whose blocks keep their parts, with convolutions around them, and the arrays behind."""
+    coarse, fine = with_own((3, 4), seed=1), with_own((6, 8), 1, seed=2)
+    tape = chain()
+    for made, name, spread in ((coarse, "first", 20.0), (fine, "second", 6.0)):
+        made[0].name, made[0].grid, made[0].spread = name, tape.blocks[name].grid, spread
+    return AttentionTape({"first": coarse[0], "second": fine[0]}, spread=4.0), coarse, fine
+
+
+@pytest.mark.parametrize("token", [(0, 0), (2, 5), (5, 7)])
+@pytest.mark.parametrize("head", ["mean", "2"])
+def test_rollout_by_values_follows_the_parts_and_the_convolutions(token, head):
+    tape, coarse, fine = with_parts()
+    start = np.zeros((6, 8))
+    start[token] = 1
+    mass, lost = walked(start, 4 / 8), 0.0
+    for (b, added, features), stride in ((fine, 6 / 16), (coarse, 20 / 16)):
+        gh, gw = b.grid.shape
+        after = np.zeros((gh, gw))
+        for n in range(gh * gw):
+            here = divmod(n, gw)
+            kept, others, left = parts_of(b, added, features, here, head)
+            after[here] += mass[here] * kept
+            after += mass[here] * others.reshape(gh, gw)
+            lost += mass[here] * left
+        if b is fine[0]:
+            mass = walked(after, 6 / 8).reshape(3, 2, 4, 2).sum(axis=(1, 3))
+        else:
+            mass = walked(after, stride)
+    row = maps.rollout_row(tape, (token[0] * 8 + 3, token[1] * 8 + 1), head)
+    np.testing.assert_allclose(row.weights, mass, atol=2e-5)
+    assert row.register_share == pytest.approx(lost, abs=1e-4)
+    assert (row.block, row.kind, row.head, row.value) == ("rollout", "rollout", head, True)
+    note = drive(maps.rollout(tape, (3, 4), head)).note
+    assert "by values" in note
+    assert f"spread it by {np.sqrt(20**2 + 6**2 + 4**2):.0f} px" in note
+
+
+def test_a_row_at_a_place_is_of_a_block_or_of_all():
+    tape = with_parts()[0]
+    of_all = maps.row_at(tape, "rollout", (3, 4), "1")
+    np.testing.assert_array_equal(of_all.weights, maps.rollout_row(tape, (3, 4), "1").weights)
+    assert maps.row_at(tape, "first", (3, 4), "1", True).block == "first"
+    for head in ("9", "x"):
+        with pytest.raises(InputError, match="no attention head"):
+            maps.row_at(tape, "rollout", (3, 4), head)
+    with pytest.raises(InputError, match="outside the field"):
+        maps.row_at(tape, "rollout", (300, 4))
 
 
 def test_rollout_of_a_mask_is_the_mean_of_its_pixels():
@@ -110,12 +182,18 @@ def test_rollout_of_a_mask_is_the_mean_of_its_pixels():
     assert not np.allclose(everywhere, (one + two) / 2)
 
 
-def test_rollout_by_values_differs_and_needs_them():
-    tape = AttentionTape({"a": valued((4, 5), seed=1)[0], "b": valued((4, 5), 1, seed=2)[0]})
-    plain, weighed = (drive(maps.rollout(tape, (40, 60), value=v)).values for v in (False, True))
-    assert not np.allclose(plain, weighed)
-    with pytest.raises(InputError, match="no values"):
-        drive(maps.rollout(chain(), (3, 4), value=True))
+def test_rollout_goes_by_weights_where_a_block_keeps_no_parts():
+    tape = with_parts()[0]
+    half = AttentionTape({"first": tape.blocks["first"], "second": chain().blocks["second"]})
+    assert maps.has_parts(tape)
+    assert not maps.has_parts(half)
+    assert not maps.has_parts(AttentionTape({"readout": readout()}))
+    assert not maps.rollout_row(half, (3, 4)).value
+    plain, weighed = (maps.rollout_row(tape, (3, 4), value=v) for v in (False, True))
+    assert (plain.value, weighed.value) == (False, True)
+    assert not np.allclose(plain.weights, weighed.weights)
+    with pytest.raises(InputError, match="keeps no values"):
+        drive(maps.rollout(half, (3, 4), value=True))
 
 
 def readout():

@@ -10,23 +10,24 @@ from napari_attnseg.core.attention import AttentionTape
 from napari_attnseg.core.grid import TokenGrid
 from napari_attnseg.records import Normalisation
 from napari_attnseg.store.cache import TapeCache, shared_cache, slim, tape_key
-from tests.core.test_attention import block, valued
+from tests.core.test_attention import block, with_own
 from tests.core.test_attention_objects import scene, tape_of
 
 
 def small(seed=0):
-    return AttentionTape(
-        {"global1": valued((5, 6), seed=seed)[0], "local1": block((5, 6), 2, seed=seed)}, 0.5, "m"
-    )
+    one, two = with_own((5, 6), seed=seed)[0], block((5, 6), 2, seed=seed)
+    one.spread, two.spread = 16.9, 6.5
+    return AttentionTape({"global1": one, "local1": two}, 0.5, "m", 4.0)
 
 
 def equal(a, b):
     assert list(a.blocks) == list(b.blocks)
-    assert (a.zoom, a.model) == (b.zoom, b.model)
+    assert (a.zoom, a.model, a.spread) == (b.zoom, b.model, b.spread)
     for name in a.blocks:
         one, two = a.row(name, (40, 60)), b.row(name, (40, 60))
         np.testing.assert_array_equal(one.weights, two.weights)
         assert (one.kind, one.window, one.grid) == (two.kind, two.window, two.grid)
+        assert a.blocks[name].spread == b.blocks[name].spread
 
 
 def test_a_tape_comes_back_from_the_disk_as_it_was(tmp_path):
@@ -36,6 +37,8 @@ def test_a_tape_comes_back_from_the_disk_as_it_was(tmp_path):
     equal(tape, found)
     one, two = (t.row("global1", (40, 60), value=True).weights for t in (tape, found))
     np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(tape.blocks["global1"].own, found.blocks["global1"].own)
+    assert found.blocks["local1"].own is None
     assert not list(tmp_path.glob(".*"))  # no temporary file is left
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from napari.settings import get_settings
 from qtpy.QtCore import QThreadPool
 
 from napari_attnseg.core.attention import AttentionTape
+from napari_attnseg.jobs.crop_check import CheckLimits
 from napari_attnseg.store.models import find
 
 pytestmark = pytest.mark.e2e
@@ -143,6 +146,50 @@ def test_a_check_of_the_query_in_words(asked):
     assert not window.find("attnseg_attention_cancel").isVisible()
 
 
+def test_a_check_of_the_model_is_saved_and_can_be_read(asked, tmp_path, monkeypatch):
+    """By mouse, on a small crop of the open image; the report names its maps and says how it was measured."""
+    monkeypatch.setenv("NAPARI_ATTNSEG_HOME", str(tmp_path))
+    quick = CheckLimits(side=96, queries=6, objects=1, cells=3, draws=4, orders=1)
+    monkeypatch.setattr("napari_attnseg.jobs.model_check.CheckLimits", lambda: quick)
+    window = asked
+    window.click("attnseg_check_section")
+    window.wait(lambda: window.find("attnseg_check_model").isEnabled(), 10)
+    window.click("attnseg_check_model")
+    words = window.find("attnseg_check_model_words")
+    window.wait(lambda: "Saved:" in words.text(), 240)
+    assert words.text().startswith("Best map: ")
+    assert window.find("attnseg_report").isVisible()
+    (folder,) = (tmp_path / "reports").iterdir()
+    assert sorted(p.name for p in folder.iterdir()) == ["faithfulness_base.json", "faithfulness_base.md"]
+    assert f"{folder.name}/faithfulness_base.md" in words.text()
+    made = json.loads((folder / "faithfulness_base.json").read_text())
+    assert (made["model"], made["images"], made["sha256"]) == ("base", 1, find("base").card.sha256)
+    scores = {(s["name"], s["variant"]): s for s in made["scores"]}
+    assert {("rollout", "value"), ("nearness", ""), ("gradient", ""), ("influence", "")} <= set(scores)
+    assert scores["rollout", "value"]["spearman"] > scores["random", ""]["spearman"]
+    page = (folder / "faithfulness_base.md").read_text()
+    assert "| rollout, value |" in page
+    assert "one crop of 96 x 96 pixels" in page
+
+
+def close(window):
+    """Close the window by its frame; no job may outlive it, and no late signal may come."""
+    get_settings().application.confirm_close_window = False
+    window.window.windowHandle().close()
+    window.wait(lambda: not window.window.isVisible(), 10)
+    window.viewer.close()
+    assert QThreadPool.globalInstance().waitForDone(60_000)
+    window.qtbot.wait(200)  # late signals would fail the test here
+
+
+def test_close_the_window_during_a_rollout(asked):
+    window = asked
+    window.choose("attnseg_show", "pixel: through all blocks (rollout)")
+    assert window.panel.jobs.busy
+    assert about(window)["show"] == "received"  # it is not there yet
+    close(window)
+
+
 def test_close_the_window_during_a_check(asked):
     window = asked
     window.click_pixel(200, 120)
@@ -150,12 +197,7 @@ def test_close_the_window_during_a_check(asked):
     window.click("attnseg_check_section")
     window.click("attnseg_check_query")
     window.wait(lambda: window.panel.jobs.busy, 10)
-    get_settings().application.confirm_close_window = False
-    window.window.windowHandle().close()
-    window.wait(lambda: not window.window.isVisible(), 10)
-    window.viewer.close()
-    assert QThreadPool.globalInstance().waitForDone(60_000)
-    window.qtbot.wait(200)  # late signals would fail the test here
+    close(window)
 
 
 def test_the_window_shows_the_blocks_of_the_card(asked):

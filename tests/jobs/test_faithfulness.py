@@ -123,6 +123,12 @@ def test_a_large_field_is_cut_around_the_pixel():
     assert max(shape for shape, _ in engine.calls) <= (512, 512)
 
 
+def test_the_rollout_can_be_checked():
+    found = check(FakeEngine(), block="rollout", cells=3)
+    assert (found.block, found.value, found.local) == ("rollout", False, False)
+    assert found.eligible == 6 * 8 - 1
+
+
 def test_pixels_outside_and_wrong_blocks_are_refused():
     with pytest.raises(InputError, match="outside the field"):
         check(FakeEngine(), pixel=(96, 0))
@@ -155,6 +161,11 @@ def test_a_model_is_checked_on_images():
     assert {s.words for s in found.scores} >= {"global1, head 0", "global1, head 1", "local1, weights"}
     assert near.deletion < chance.deletion  # covering the object first removes it soonest
     assert near.insertion > chance.insertion
+    itself, signed = found.score("influence"), found.score("influence", "signed")
+    assert itself.spearman == pytest.approx(1)  # it is what the others are compared with
+    assert signed.spearman < 1
+    assert signed.deletion <= min(near.deletion, chance.deletion)  # what matters goes first
+    assert found.best.name in ("local1", "global1", "rollout")
 
 
 def test_a_model_that_looks_at_what_decides_it_scores_high():

@@ -269,7 +269,14 @@ def test_the_command_says_the_same(tmp_path):
     assert words == (
         "napari-attnseg attention FILE --at 40 70 --model fake --block global1 --head 1 --out attention"
     )
-    explorer.change(what="received")
+    explorer.change(what="rollout", value=True)
+    words = asking.command(explorer.run, explorer.question)
+    assert words == (
+        "napari-attnseg attention FILE --at 40 70 --model fake --block rollout --head 1 --out attention"
+    )
+    explorer.change(label=2)  # from an object: the command knows pixels only
+    assert asking.command(explorer.run, explorer.question) == ""
+    explorer.change(what="received", label=0)
     assert asking.command(explorer.run, explorer.question) == ""
 
 
@@ -289,14 +296,15 @@ def test_a_field_smaller_than_the_plane_is_named_and_outlined():
     assert not explorer.holds((40, 20), run.plane)
 
 
-def test_a_steady_scale_is_kept_while_the_row_fills_more_than_half_of_it():
+def test_a_steady_scale_is_kept_while_the_row_fills_a_quarter_of_it():
     def view(top, **info):
         about = {"show": "row", "block": "a", "head": "mean", "value": False, "model": "m"} | info
         return views.View(np.zeros((2, 2), np.float32), None, (0.0, top), "", about)
 
     before = view(1.0)
     assert views.steadied(view(0.6), before).limits == (0.0, 1.0)
-    assert views.steadied(view(0.4), before).limits == (0.0, 0.4)  # too dark on that scale
-    assert views.steadied(view(1.2), before).limits == (0.0, 1.2)  # nothing is cut off
+    assert views.steadied(view(0.3), before).limits == (0.0, 1.0)
+    assert views.steadied(view(0.2), before).limits == pytest.approx((0.0, 0.3))  # too dark on that scale
+    assert views.steadied(view(1.2), before).limits == pytest.approx((0.0, 1.8))  # nothing is cut off
     assert views.steadied(view(0.6, head="1"), before).limits == (0.0, 0.6)
     assert views.steadied(view(0.6), None).limits == (0.0, 0.6)

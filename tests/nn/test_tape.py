@@ -8,6 +8,7 @@ import torch
 
 from napari_attnseg.core import normalize
 from napari_attnseg.core.attention import QKBlock
+from napari_attnseg.core.attention_maps import rollout_row
 from napari_attnseg.core.attention_objects import assignment
 from napari_attnseg.core.axes import source_of
 from napari_attnseg.core.grid import TokenGrid
@@ -21,6 +22,7 @@ from napari_attnseg.nn import device as devices
 from napari_attnseg.nn.attention import ContextBlock, GlobalAttention, Kept, LocalAttention
 from napari_attnseg.nn.engine import TorchEngine
 from napari_attnseg.nn.model import build_model
+from napari_attnseg.nn.spread import AFTER, spreads
 from napari_attnseg.params import SegmentParams
 from napari_attnseg.records import ModelCard, Normalisation, PlaneKey
 
@@ -144,6 +146,100 @@ def test_value_rows_are_norms_of_contributions(kind: str) -> None:
         row, share = ours.row(divmod(query, 9), "mean", value=True)
         np.testing.assert_allclose(row.ravel(), wanted[query, :63], atol=1e-5)
         assert share == pytest.approx(wanted[query, 63:].sum(), abs=1e-5)
+
+
+def stage(engine, image) -> tuple[dict[str, Kept], dict[str, torch.Tensor]]:
+    """Return what the blocks keep and the features (N, C) that each of them adds to."""
+    features: dict[str, torch.Tensor] = {}
+
+    def hook(name):
+        return lambda _module, given: features.update({name: given[0][0].flatten(0, 1).double()})
+
+    handles = [
+        block.norm1.register_forward_pre_hook(hook(name)) for name, block in engine._model.context.items()
+    ]
+    kept = recorded(engine, image)
+    for handle in handles:
+        handle.remove()
+    return kept, features
+
+
+def walk(mass: np.ndarray, sigma: float) -> np.ndarray:
+    """Spread a mass (gh, gw) by a normal law, reflected at the border, by loops."""
+    steps = range(-30, 31)
+    chance = np.exp(-0.5 * (np.array(steps) / sigma) ** 2)
+    for axis in (0, 1):
+        n, out = mass.shape[axis], np.zeros_like(mass)
+        for at in range(n):
+            for step, p in zip(steps, chance / chance.sum(), strict=True):
+                to = (at + step) % (2 * n)
+                np.moveaxis(out, axis, 0)[min(to, 2 * n - 1 - to)] += p * np.moveaxis(mass, axis, 0)[at]
+        mass = out
+    return mass
+
+
+def back_through(kept: Kept, features: torch.Tensor, mass: np.ndarray) -> np.ndarray:
+    """Take a mass (gh, gw) back through a block, position by position in float64."""
+    assert kept.v is not None
+    assert kept.register_v is not None
+    assert kept.mix is not None
+    full, values = explicit(kept), torch.cat([kept.v[0], kept.register_v], dim=1).double()
+    added = torch.einsum("chd,hnd->hnc", kept.mix.double(), values)
+    out = np.zeros(mass.size)
+    for n, m in enumerate(mass.ravel()):
+        parts = sum(full[h, n, :, None] * added[h] for h in range(len(added)))
+        parts[n] += features[n]
+        norms = parts.norm(dim=1)
+        out += m * (norms / norms.sum()).detach().numpy()[: mass.size]
+    return out.reshape(mass.shape)
+
+
+def test_the_rollout_is_that_of_a_plain_loop(engine) -> None:
+    """Corners and middle, on weights of both kinds: from the fp16 tape to a hundredth of the maximum."""
+    image = fluorescence((64, 96), seed=3)[0]
+    tape = engine.tape(image)
+    kept, features = stage(engine, image)
+    spread = spreads(engine._model)
+    order = [*tape.network[::-1]]
+    for pixel in ((0, 0), (63, 95), (30, 41)):
+        mass, sigma, stride = np.zeros((8, 12)), spread[AFTER], 8
+        mass[pixel[0] // 8, pixel[1] // 8] = 1
+        for name in order:
+            if (block := tape.block(name)).grid.stride != stride:
+                mass = walk(mass, sigma / stride).reshape(4, 2, 6, 2).sum(axis=(1, 3))
+                stride = block.grid.stride
+            elif sigma:
+                mass = walk(mass, sigma / stride)
+            mass, sigma = back_through(kept[name], features[name], mass), spread[name]
+        mass = walk(mass, sigma / stride)
+        row = rollout_row(tape, pixel)
+        assert row.value
+        np.testing.assert_allclose(row.weights, mass, atol=1e-2 * mass.max())
+        assert row.weights.sum() + row.register_share == pytest.approx(1, abs=1e-5)
+
+
+def test_the_spread_of_convolutions_is_a_random_walk() -> None:
+    """By hand: 2/3 of the squared stride a 3 x 3 convolution, half of it in a residual block."""
+    found = spreads(build_model("attnseg"))
+    before = 2 / 3 * (2 * 2**2 + 2**2 + 4**2 + 4**2 + 8**2 + 8**2 + 16**2)
+    wanted = {"global16a": before, "local8": 2 / 3 * 8**2, AFTER: 2 / 3 * (4**2 + 2 * 2**2)}
+    assert {k: v**2 for k, v in found.items()} == pytest.approx(wanted)
+    early = spreads(build_model("attnseg", local_in="encoder", depth=2))
+    assert list(early) == ["local8", "global16a", "global16b", AFTER]
+    assert early["local8"] ** 2 + early["global16a"] ** 2 == pytest.approx(before)
+    assert early["global16b"] == 0
+    plain = build_model("article", context="local")
+    assert spreads(plain) == pytest.approx({"local2": (2 / 3 * 8) ** 0.5, AFTER: (2 / 3 * 8) ** 0.5})
+    assert spreads(torch.nn.Linear(2, 2)) == {}
+    # two averaging convolutions spread a point by as much
+    with torch.no_grad():
+        for conv in (m for m in plain.inward.modules() if isinstance(m, torch.nn.Conv2d)):
+            conv.weight.fill_(1 / (9 * conv.in_channels))
+    x = torch.zeros(1, 12, 15, 15)
+    x[..., 7, 7] = 1
+    seen = plain.inward.eval()(x)[0, 0].detach()
+    at = torch.arange(15) - 7.0
+    assert float((seen.sum(0) * at**2).sum() / seen.sum()) * 2**2 == pytest.approx(2 / 3 * 8, rel=1e-3)
 
 
 def test_the_memory_of_a_tape_is_linear(engine) -> None:

@@ -25,9 +25,14 @@ def asked(open_dock, qtbot):
     viewer.add_image(blobs()[0], name="im")
     run(qtbot, dock)
     qtbot.waitUntil(lambda: not dock.jobs.busy)
-    (tab,) = [n for n in range(dock.tabs.count()) if dock.tabs.tabText(n) == "Attention"]
-    dock.tabs.setCurrentIndex(tab)
+    tab_of(dock, "Attention")
     return viewer, dock, dock.attention
+
+
+def tab_of(dock, name):
+    """Open a tab."""
+    (tab,) = [n for n in range(dock.tabs.count()) if dock.tabs.tabText(n) == name]
+    dock.tabs.setCurrentIndex(tab)
 
 
 def info(viewer, name="im · attention"):

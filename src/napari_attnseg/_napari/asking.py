@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, TypeVar
 from napari_attnseg import engine as door
 from napari_attnseg._napari import settings
 from napari_attnseg._napari.objects import labels_plane, question_mask
-from napari_attnseg._napari.question import PIXEL, map_kind, weighs, widest_block
+from napari_attnseg._napari.question import PIXEL, map_kind, of_pixel, widest_block
 from napari_attnseg._napari.units import spacing_of
 from napari_attnseg._napari.views import TITLES
+from napari_attnseg.core.attention_maps import ROLLOUT
 from napari_attnseg.jobs import attention_maps
 from napari_attnseg.jobs.tape import record_other, record_tape
 from napari_attnseg.records import Progress
@@ -133,8 +134,7 @@ def make_map(
     spacing, unit = spacing_of(run.source)
     block = "readout" if kind == "uncertainty" else question.block
     if kind == "rollout":
-        start, value = _start(run, tape, question), weighs(tape, question)
-        return attention_maps.rollout(tape, start, question.head, value=value)
+        return attention_maps.rollout(tape, _start(run, tape, question), question.head)
     if whole and block != "readout" and tiled(run, tape):
 
         def work(own: Engine) -> Generator[Progress, None, FieldMap]:
@@ -176,11 +176,16 @@ def check_pixel(engine: Engine | None, run: Run, question: Question) -> Generato
     def work(own: Engine) -> Generator[Progress, None, QueryCheck]:
         return check_query(
             own, run.source, run.plane, pixel, run.params,
-            encoded=run.encoded, block=question.block, head=question.head, value=question.value,
+            encoded=run.encoded, block=_block(question), head=question.head, value=question.value,
             cache=cache(),
         )  # fmt: skip
 
     return with_engine(engine, run, work)
+
+
+def _block(question: Question) -> str:
+    """Return what stands for the block: "rollout" when it is about all of them."""
+    return ROLLOUT if question.what == ROLLOUT else question.block
 
 
 def check_images(
@@ -213,13 +218,13 @@ def command(run: Run, question: Question) -> str:
 
     An image that is not a file of its own is named FILE.
     """
-    if question.what != PIXEL or question.pixel is None:
+    if not of_pixel(question):
         return ""
     path = run.image.source.path
     words = ["napari-attnseg", "attention", str(path) if path else "FILE"]
-    words += ["--at", *map(str, question.pixel), "--model", run.segmentation.card_id]
-    words += ["--block", question.block, "--head", question.head]
-    if question.value:
+    words += ["--at", *map(str, question.pixel or ()), "--model", run.segmentation.card_id]
+    words += ["--block", _block(question), "--head", question.head]
+    if question.value and question.what != ROLLOUT:
         words.append("--value")
     if run.plane.index:
         words += ["--plane", ",".join(map(str, run.plane.index))]

@@ -28,7 +28,6 @@ from napari_attnseg._napari.question import (
     plane_words,
     weighs,
 )
-from napari_attnseg.core.attention import window_box
 from napari_attnseg.core.attention_compare import compare_rows
 from napari_attnseg.core.attention_objects import assignment, object_row
 from napari_attnseg.errors import InputError
@@ -47,8 +46,6 @@ if TYPE_CHECKING:
     from napari_attnseg.core.attention_compare import RowPair
     from napari_attnseg.core.attention_maps import FieldMap
     from napari_attnseg.records import AttentionRow, PlaneKey
-
-_SEEDS = 3  # of the readout, joined to the asked pixel by lines
 
 
 class Explorer:
@@ -242,7 +239,14 @@ class Explorer:
     # -- on the canvas ------------------------------------------------------------------------------
 
     def show(self, steady: bool = False) -> View | None:
-        """Compute the answer and show it, ``steady`` on the scale of before where it still fits."""
+        """Compute the answer and show it.
+
+        Parameters
+        ----------
+        steady : bool
+            The mouse goes on: keep the scale of before where it still fits, and leave the outline to
+            :meth:`show_outline`, a moment later.
+        """
         run, view = self.run, self.answer()
         if run is None or view is None:
             return None
@@ -253,7 +257,8 @@ class Explorer:
         layer = overlay.show(self._viewer.layers, run.image, run.source, run.plane, view)
         overlay.set_smooth(layer, self.smooth)
         self._show_beside(run, view)
-        self._show_outline(run, view)
+        if not steady:
+            self.show_outline()
         return view
 
     @property
@@ -290,23 +295,12 @@ class Explorer:
     def _roles(self, image: Image) -> list[str]:
         return [overlay.MAIN, *(f"pin {pin.number}" for pin in self.pins(image))]
 
-    def _show_outline(self, run: Run, view: View) -> None:
-        """Outline the asked token, its window, and a field smaller than the plane; join pixel and seeds."""
-        boxes, lines = [], []
-        if view.info.get("show") == "rollout" and self.question.pixel and not self.question.label:
-            boxes = [pins.cell_box(view.grid, self.question.pixel)]
-        if view.info.get("show") in ("row", "difference") and self.question.pixel is not None:
-            tape, pixel = self.tape, self.question.pixel
-            assert tape is not None
-            block = tape.block(self.question.block)
-            if block.kind == "readout":
-                lines = [(*pixel, *seed) for seed in views.brightest(view, _SEEDS, 0.01)]
-                boxes = [(y - 1.5, x - 1.5, y + 1.5, x + 1.5) for *_, y, x in lines]
-            else:
-                window = window_box(block, pixel)
-                boxes = [pins.cell_box(view.grid, pixel), *([window] if window is not None else [])]
-        if tuple(view.grid.field) != tuple(run.source.shape_yx):
-            boxes.append(pins.field_box(view.grid))
+    def show_outline(self) -> None:
+        """Outline what the view is about; see :func:`napari_attnseg._napari.pins.outline_of`."""
+        run, view, tape = self.run, self.view, self.tape
+        if run is None or view is None or tape is None:
+            return
+        boxes, lines = pins.outline_of(view, self.question, tape, run.source.shape_yx)
         pins.show_outline(self._viewer.layers, run.image, run.source, run.plane, boxes, lines)
 
     def clear(self, image: Image) -> None:

@@ -173,7 +173,9 @@ def set_darken(layer: Image, on: bool) -> None:
 
 def set_smooth(layer: Image, on: bool) -> None:
     """Blend between the cells, or show them as they are."""
-    layer.interpolation2d = "linear" if on else "nearest"
+    wanted = "linear" if on else "nearest"
+    if layer.interpolation2d != wanted:  # setting it builds the shader anew
+        layer.interpolation2d = wanted
 
 
 def show_beside(layers: LayerList, image: Image, shift: float, name: str) -> Image:

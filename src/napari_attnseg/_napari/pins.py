@@ -10,6 +10,9 @@ from napari.layers import Points, Vectors
 
 from napari_attnseg._napari.layers import META, labels_geometry
 from napari_attnseg._napari.overlay import add_on_top
+from napari_attnseg._napari.views import brightest
+from napari_attnseg.core.attention import window_box
+from napari_attnseg.core.attention_maps import ROLLOUT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,12 +21,18 @@ if TYPE_CHECKING:
     from napari.components import LayerList
     from napari.layers import Image
 
+    from napari_attnseg._napari.question import Question
+    from napari_attnseg._napari.views import View
+    from napari_attnseg.core.attention import AttentionTape
     from napari_attnseg.core.grid import TokenGrid
     from napari_attnseg.records import ImageSource, PlaneKey
+
+    Box = tuple[float, float, float, float]
 
 # told apart on dark and on bright images, and by most eyes that confuse red and green
 COLOURS = ("#00a9e0", "#ff8c1a", "#d64fd6", "#2fbf4a", "#e8d21d", "#e8443a", "#8f7bff", "#b98a5e")
 _LINE = "#00d0ff"
+_SEEDS = 3  # of the readout, joined to the asked pixel by lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +110,42 @@ def show_pins(layers: LayerList, image: Image, source: ImageSource, pins: Sequen
     return layer
 
 
+def outline_of(
+    view: View, question: Question, tape: AttentionTape, shape_yx: tuple[int, int]
+) -> tuple[list[Box], list[Box]]:
+    """Return what is to be outlined: the asked token, its window, and a field smaller than the plane.
+
+    Returns
+    -------
+    boxes : list of (top, left, bottom, right)
+    lines : list of (y, x, y, x)
+        In the readout, from the asked pixel to its seeds.
+    """
+    boxes: list[Box] = []
+    lines: list[Box] = []
+    show, pixel = view.info.get("show"), question.pixel
+    if show == ROLLOUT and pixel is not None and not question.label:
+        boxes = [cell_box(view.grid, pixel)]
+    if show in ("row", "difference") and pixel is not None:
+        block = tape.block(question.block)
+        if block.kind == "readout":
+            lines = [(*pixel, *seed) for seed in brightest(view, _SEEDS, 0.01)]
+            boxes = [(y - 1.5, x - 1.5, y + 1.5, x + 1.5) for *_, y, x in lines]
+        else:
+            window = window_box(block, pixel)
+            boxes = [cell_box(view.grid, pixel), *([window] if window is not None else [])]
+    if tuple(view.grid.field) != tuple(shape_yx):
+        boxes.append(field_box(view.grid))
+    return boxes, lines
+
+
 def show_outline(
     layers: LayerList,
     image: Image,
     source: ImageSource,
     plane: PlaneKey,
-    boxes: Sequence[tuple[float, float, float, float]],
-    lines: Sequence[tuple[float, float, float, float]] = (),
+    boxes: Sequence[Box],
+    lines: Sequence[Box] = (),
 ) -> Vectors | None:
     """Draw boxes and lines in a Vectors layer of ours; without any the layer goes.
 
@@ -140,8 +178,11 @@ def show_outline(
             **labels_geometry(image, source.axes),
         )
         add_on_top(layers, layer)
-    elif layer.data.shape != data.shape or not np.array_equal(layer.data, data):
+    elif layer.data.shape != data.shape:
         layer.data = data
+    elif not np.array_equal(layer.data, data):
+        layer.data[...] = data  # new data would have napari measure all layers and draw twice
+        layer.refresh(thumbnail=False, highlight=False, extent=False)
     return layer
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from napari_attnseg.core.attention_maps import ROLLOUT
+
 if TYPE_CHECKING:
     from napari_attnseg._napari.session import Run
     from napari_attnseg.core.attention import AttentionTape
@@ -42,6 +44,13 @@ class Question:
     compare: str = THIS
 
 
+def of_pixel(question: Question) -> bool:
+    """Tell whether the question is about what one pixel looked at: in a block, or through all of them."""
+    if question.pixel is None:
+        return False
+    return question.what == PIXEL or (question.what == ROLLOUT and not question.label)
+
+
 def map_kind(question: Question) -> str:
     """Return the map that a question needs: of a pixel that is not chosen yet, the attention received."""
     return "received" if question.what == PIXEL else question.what
@@ -50,15 +59,14 @@ def map_kind(question: Question) -> str:
 def map_key(question: Question) -> tuple[Any, ...]:
     """Return what a map depends on, but for the tape."""
     kind = map_kind(question)
-    if kind == "rollout":
-        return kind, question.head, question.value, question.pixel, question.label
+    if kind == ROLLOUT:
+        return kind, question.head, question.pixel, question.label
     return kind, "readout" if kind == "uncertainty" else question.block, question.head
 
 
 def weighs(tape: AttentionTape, question: Question) -> bool:
     """Tell whether weights are to be multiplied by values, and can be."""
-    names = tape.network if question.what == "rollout" else (question.block,)
-    return question.value and all(tape.has_values(name) for name in names)
+    return question.value and tape.has_values(question.block)
 
 
 def widest_block(tape: AttentionTape) -> str:
@@ -121,6 +129,6 @@ def hint_words(run: Run | None, here: bool, what: str, following: bool) -> str:
         return "Click an object to see what it looks at."
     if what == SURE:
         return "Click an object to see how clearly its pixels chose their seed."
-    if what == "rollout":
+    if what == ROLLOUT:
         return "Click a pixel, or choose an object: its attention is followed back through all blocks."
     return "A map over the field. Click a pixel to see what that place looks at."

@@ -231,8 +231,11 @@ def _most(row: AttentionRow) -> str:
     return f" {y}, {x} above all ({share:.0%})"
 
 
+_FILLS, _ROOM = 0.25, 1.5  # of a scale that is kept; above the brightest place of a new one
+
+
 def steadied(view: View, before: View | None) -> View:
-    """Return a row on the scale of the row before while it fills more than half of that.
+    """Return a row on the scale of the row before while it fills a quarter of that; else with room above.
 
     A new scale draws the colour bar anew, which takes longer than the row.
     """
@@ -240,5 +243,6 @@ def steadied(view: View, before: View | None) -> View:
     if before is None or any(view.info.get(k) != before.info.get(k) for k in same):
         return view
     (low, high), top = before.limits, view.limits[1]
-    fits = view.info.get("show") == "row" and low == view.limits[0] and high / 2 < top <= high
-    return replace(view, limits=before.limits) if fits else view
+    if view.info.get("show") != "row" or low != view.limits[0]:
+        return view
+    return replace(view, limits=before.limits if _FILLS * high < top <= high else (low, _ROOM * top))

@@ -10,7 +10,7 @@ from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout
 
 from napari_attnseg._napari import asking
-from napari_attnseg._napari.question import PIXEL
+from napari_attnseg._napari.question import PIXEL, of_pixel
 from napari_attnseg._qt.attention_sections import button
 from napari_attnseg._qt.attention_widgets import CheckPlot, Section
 from napari_attnseg._qt.widgets import combo, note, set_note
@@ -77,9 +77,9 @@ class CheckSection(Section):
         run, q = self._explorer.run, self._explorer.question
         if run is None or run.tape is None:
             return "Run the attention network first."
-        if q.what != PIXEL or q.pixel is None:
+        if not of_pixel(q):
             return "Click a pixel first: the check is about one pixel."
-        if q.block == "readout":
+        if q.what == PIXEL and q.block == "readout":
             return "The readout makes the labels exactly: there is nothing to check. Choose another block."
         return ""
 

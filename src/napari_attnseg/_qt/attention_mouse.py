@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from napari_attnseg._napari.explorer import Explorer
     from napari_attnseg._napari.hover import World
 
-_HOVER = 8  # milliseconds in which moves of the mouse are taken together
+_HOVER = 0  # milliseconds: moves that wait in the queue are taken together
 
 
 class MouseAsker(QObject):  # type: ignore[misc]  # qtpy is untyped

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from napari_attnseg.core.attention_maps import FieldMap
     from napari_attnseg.records import PlaneKey
 
-_WORDS = 60  # milliseconds after which a hovered place is named: the canvas goes first
+_WORDS = 60  # milliseconds after which a hovered place is outlined and named: its row goes first
 _SETTLE = 250  # milliseconds a plane is looked at before its attention is recorded
 
 
@@ -298,10 +298,10 @@ class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self._words_timer.start()
 
     def _say_view(self) -> None:
-        """Name what is shown, in all places that do."""
-        view = self.explorer.view
-        if view is None or self.explorer.run is None:
+        """Outline what is shown and name it, in all places that do."""
+        if (view := self.explorer.view) is None or self.explorer.run is None:
             return
+        self.explorer.show_outline()
         set_note(self.caption, self.explorer.caption(view))
         self._say_more()
         self.say()

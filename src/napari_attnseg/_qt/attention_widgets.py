@@ -35,7 +35,8 @@ _HELP = {
     "entropy": "For every place: 0 when it looks at one place only, 1 when it looks everywhere alike.",
     "distance": "For every place: how far away on average what it looks at is.",
     "uncertainty": "For every pixel: 1 minus the margin between its seed and the runner-up.",
-    "rollout": "Attention followed back through all blocks, from the asked place, or from the whole field.",
+    "rollout": "What the asked place is made of, followed back through all blocks and the convolutions "
+    "between\nthem. Of all maps it agrees best with what matters. Without a place: from the whole field.",
 }
 
 
@@ -155,8 +156,7 @@ class QuestionForm(QWidget):  # type: ignore[misc]
                 for number in range(heads if heads > 1 else 0):
                     self.head_box.addItem(f"head {number}", str(number))
                 self.head_box.setCurrentIndex(max(self.head_box.findData(before), 0))
-                every = self.what == "rollout"
-                weighs = all(tape.has_values(name) for name in (tape.network if every else (block,)))
+                weighs = tape.has_values(block)
                 self.value_box.setEnabled(weighs)
                 self.value_box.setToolTip(_VALUE_HELP if weighs else _NO_VALUES)
                 if not weighs:
@@ -165,8 +165,7 @@ class QuestionForm(QWidget):  # type: ignore[misc]
             box.setEnabled(tape is not None)
         self.head_box.setEnabled(self.head_box.count() > 1)
         self._offer_maps()
-        rows = self.what in (PIXEL, OBJECT, "rollout")
-        show_row(self._layout, self.value_box, rows)
+        show_row(self._layout, self.value_box, self.what in (PIXEL, OBJECT))
         show_row(self._layout, self.follow_box, self.what == PIXEL)
         fixed = self.what in (SURE, "uncertainty")
         show_row(self._layout, self.block_box, not fixed and self.what != "rollout")

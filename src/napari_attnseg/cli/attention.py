@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 @click.command("attention")
 @click.argument("file", type=FILE)
 @click.option("--at", required=True, nargs=2, type=int, metavar="Y X", help="Pixel: row and column from 0.")
-@click.option("--block", help="Attention block; 'models show' lists them.  [default: the first global one]")
+@click.option(
+    "--block",
+    help="Attention block; 'models show' lists them, 'rollout' follows all of them back by values."
+    "  [default: the first global one]",
+)
 @click.option("--head", default="mean", show_default=True, help="'mean', or the number of a head.")
 @click.option("--value", is_flag=True, help="Weigh by the values: each token's share in what the block adds.")
 @click.option(
@@ -56,6 +60,7 @@ def attention_command(
     map over the image as .png.  The numbers are those of the window.
     """
     from napari_attnseg.core import render
+    from napari_attnseg.core.attention_maps import row_at
     from napari_attnseg.core.axes import read_plane
     from napari_attnseg.jobs.api import validated
     from napari_attnseg.jobs.faithfulness import check_query
@@ -74,7 +79,7 @@ def attention_command(
     with progress_bar() as show:
         tape = drive(record_tape(engine, source, key, at, None, params), show)
         assert tape is not None  # nothing cancels this run
-        row = tape.row(block or default_block(tape), at, head, value)
+        row = row_at(tape, block or default_block(tape), at, head, value)
         checked = None
         if check:
             job = check_query(engine, source, key, at, params, block=row.block, head=row.head, value=value)

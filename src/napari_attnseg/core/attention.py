@@ -87,6 +87,12 @@ class QKBlock:
     gram, register_gram : ndarray or None, (N, heads, heads) and (R, heads, heads) float32
         Inner products of what the heads' values add to the features (``W_o v``); a few numbers a token are
         all that value-weighted rows need.
+    own : ndarray or None, (N, 1 + heads) float32
+        Of the features that the block adds to: their squared norm, and their inner products with what each
+        head's value at the same place adds at weight 1.
+    spread : float
+        How far the convolutions before the block, from the image or the block before it, carry what they
+        read: standard deviation along an axis, pixels of the resized image.
     """
 
     name: str
@@ -101,6 +107,8 @@ class QKBlock:
     bias: Floats | None = None
     gram: Floats | None = None
     register_gram: Floats | None = None
+    own: Floats | None = None
+    spread: float = 0.0
     _k32: Floats | None = None
 
     def row(self, pixel: tuple[int, int], head: str, value: bool = False) -> tuple[Floats, float]:
@@ -133,7 +141,8 @@ class QKBlock:
         places = self.places(tokens)
         rows = [self._softmax(tokens, places, h) for h in chosen]
         if value:
-            both = self._by_value(rows, chosen, places)
+            both = self._norms(rows, chosen, places)
+            both /= np.maximum(both.sum(axis=1, keepdims=True), np.float32(1e-30))
         else:
             both = rows[0]
             for other in rows[1:]:
@@ -141,6 +150,38 @@ class QKBlock:
             both /= np.float32(len(chosen))
         count = both.shape[1] - self.registers.shape[1]
         return both[:, :count], both[:, count:].sum(axis=1)
+
+    def parts(self, tokens: Tokens, head: str) -> tuple[Floats, Floats, Floats]:
+        """Return what the features of some tokens consist of after the block, as shares that sum to 1.
+
+        By the norms of the parts (Kobayashi et al. 2021): what the place had and what its own value adds,
+        what each other place adds, and what the registers add.
+
+        Returns
+        -------
+        stays : ndarray, (n,) float32
+        weights : ndarray, (n, K) float32
+            As in :meth:`weights`; 0 at the token itself.
+        registers : ndarray, (n,) float32
+        """
+        if self.own is None:
+            raise InputError(
+                f"The block '{self.name}' keeps no values.", "Show its plain attention weights instead."
+            )
+        chosen = heads_of(head, self.heads)
+        places = self.places(tokens)
+        rows = [self._softmax(tokens, places, h) for h in chosen]
+        both = self._norms(rows, chosen, places)
+        at = np.arange(len(tokens)), tokens if places is None else np.full(len(tokens), places.shape[1] // 2)
+        stays = self.own[tokens, 0] + both[at] ** 2
+        for row, h in zip(rows, chosen, strict=True):
+            stays += 2 * row[at] * self.own[tokens, 1 + h]
+        stays = np.sqrt(np.maximum(stays, 0))
+        both[at] = 0
+        total = np.maximum(stays + both.sum(axis=1), np.float32(1e-30))
+        both /= total[:, None]
+        count = both.shape[1] - self.registers.shape[1]
+        return stays / total, both[:, :count], both[:, count:].sum(axis=1)
 
     def places(self, tokens: Tokens) -> Tokens | None:
         """Return the flat key tokens of each query's window, (n, K), -1 outside; None for all keys."""
@@ -172,8 +213,8 @@ class QKBlock:
             )
         return self._k32
 
-    def _by_value(self, rows: list[Floats], chosen: list[int], places: Tokens | None) -> Floats:
-        """Turn weights by head into shares of ``|W_o sum_h a_h v_h|``, (n, K + R)."""
+    def _norms(self, rows: list[Floats], chosen: list[int], places: Tokens | None) -> Floats:
+        """Turn weights by head into ``|W_o sum_h a_h v_h|``, (n, K + R)."""
         if self.gram is None or self.register_gram is None:
             raise InputError(
                 f"The block '{self.name}' keeps no values.", "Show its plain attention weights instead."
@@ -187,7 +228,6 @@ class QKBlock:
                 total[:, :keys] += both[:, :keys] * gram[:, :, g, h]
                 total[:, keys:] += both[:, keys:] * self.register_gram[:, g, h]
         np.sqrt(np.maximum(total, 0, out=total), out=total)
-        total /= np.maximum(total.sum(axis=1, keepdims=True), np.float32(1e-30))
         return total
 
     def scatter(self, tokens: Tokens, weights: Floats, mass: Floats | None = None) -> npt.NDArray[np.float64]:
@@ -238,11 +278,14 @@ class AttentionTape:
         Factor by which the field was resized before the network.
     model : str
         Card id.
+    spread : float
+        As :attr:`QKBlock.spread`, of the convolutions after the last block.
     """
 
     blocks: Mapping[str, Block]
     zoom: float = 1.0
     model: str = ""
+    spread: float = 0.0
 
     def block(self, name: str) -> Block:
         """Return a block; ``InputError`` with did-you-mean if unknown."""

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_attnseg.core.attention import MAX_EXACT_TOKENS, QKBlock
+from napari_attnseg.core.attention import MAX_EXACT_TOKENS, QKBlock, heads_of
 from napari_attnseg.core.regrid import counts, regrid
 from napari_attnseg.core.seedblock import SeedBlock, assign
 from napari_attnseg.errors import InputError
+from napari_attnseg.records import AttentionRow
 from napari_attnseg.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
     Doubles = npt.NDArray[np.float64]
 
-KINDS = ("received", "entropy", "distance", "uncertainty", "rollout")
+ROLLOUT = "rollout"  # stands for all blocks where a block is named
+KINDS = ("received", "entropy", "distance", "uncertainty", ROLLOUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,18 +233,24 @@ def spread(
     return total.reshape(block.grid.shape), lost
 
 
+def has_parts(tape: AttentionTape) -> bool:
+    """Tell whether every block of the network keeps what a rollout by values needs."""
+    return tape.exposed and all(getattr(tape.blocks[n], "own", None) is not None for n in tape.network)
+
+
 def rollout(
     tape: AttentionTape,
     start: tuple[int, int] | npt.NDArray[np.bool_] | None = None,
     head: str = "mean",
-    residual: float = 0.5,
-    value: bool = False,
+    value: bool | None = None,
 ) -> Generator[float, None, FieldMap]:
-    """Follow attention back through all blocks of the network (rollout of Abnar and Zuidema 2020).
+    """Follow what a place is made of back through all blocks of the network, to the image.
 
-    In every block, the last first, a share ``residual`` stays where it is (the residual path) and the rest
-    goes where the block attends.  What registers take is lost and named in the note.  Convolutions between
-    blocks are left out: it is a rough summary, not a measurement.
+    In every block, the last first, a share stays where it is and the rest goes where the block attends.  By
+    values, the shares are those of :meth:`QKBlock.parts`; by plain weights half stays (Abnar and Zuidema
+    2020).  Convolutions before and after a block spread it as a random walk would (:attr:`QKBlock.spread`).
+    What registers take is lost and named in the note.  Skip connections are left out: it is a summary, not a
+    measurement.
 
     Parameters
     ----------
@@ -250,8 +258,8 @@ def rollout(
         A pixel (y, x), a mask (H, W) of the plane, or the whole field.
     head : str
         "mean", or the number of a head; blocks with fewer heads take their mean.
-    value : bool
-        Weigh by the values in every block.
+    value : bool or None
+        By values in every block, or by plain weights; None: by values where the tape has them.
 
     Raises
     ------
@@ -262,26 +270,93 @@ def rollout(
     blocks = [block for name in order if isinstance(block := tape.blocks[name], QKBlock)]
     if not blocks:
         raise InputError("This network has no attention blocks to follow.", "Choose another model.")
+    value = has_parts(tape) if value is None else value
+    heads_of(head, max(block.heads for block in blocks))
     grid = blocks[0].grid
-    mass, lost = _start(grid, start), 0.0
+    mass, lost, stays, width = _start(grid, start), 0.0, [], tape.spread
     for number, block in enumerate(blocks):
-        mass = regrid(mass, grid, block.grid).astype(np.float64)
-        grid = block.grid
+        mass = regrid(blurred(mass, width / grid.stride), grid, block.grid).astype(np.float64)
+        grid, width, whole = block.grid, block.spread, float(mass.sum())
         each = head if head == "mean" or int(head) < block.heads else "mean"
-        walk = spread(block, mass, each, value)
+        walk = _through(block, mass, each, value)
         while True:
             try:
                 yield (number + next(walk)) / len(blocks)
             except StopIteration as stop:
-                moved, taken = stop.value
+                mass, stayed, taken = stop.value
                 break
-        mass = residual * mass + (1 - residual) * moved
-        lost += (1 - residual) * taken
-    names = " → ".join(order)
-    note = f"half stays in each block; the registers took {lost:.0%}"
-    if residual != 0.5:
-        note = f"{residual:.0%} stays in each block; the registers took {lost:.0%}"
-    return _finish((names, grid), head, "rollout", mass, note)
+        lost += taken
+        stays.append(f"{stayed / max(whole, 1e-12):.0%} stays in {block.name}")
+    mass = blurred(mass, width / grid.stride)
+    how = f"by values: {', '.join(stays)}" if value else "by plain weights: half stays in each block"
+    total = math.sqrt(tape.spread**2 + sum(block.spread**2 for block in blocks)) / tape.zoom
+    blur = f"convolutions spread it by {total:.0f} px" if total else "convolutions are left out"
+    note = f"{how}; {blur}; the registers took {lost:.0%}"
+    return _finish((" → ".join(order), grid), head, "rollout", mass, note)
+
+
+def _through(
+    block: QKBlock, mass: Doubles, head: str, value: bool
+) -> Generator[float, None, tuple[Doubles, float, float]]:
+    """Take a mass from the outputs of a block to its inputs.
+
+    Returns
+    -------
+    tuple of ndarray, float and float
+        The mass, (gh, gw) float64, how much of it stayed where it was, and what the registers took.
+    """
+    if not value:
+        moved, taken = yield from spread(block, mass, head)
+        return (mass + moved) / 2, float(mass.sum()) / 2, taken / 2
+    flat = mass.ravel()
+    queries = np.flatnonzero(flat)
+    total, stayed, lost, done = np.zeros(flat.size), 0.0, 0.0, 0
+    for part in block.chunks(queries):
+        stays, weights, share = block.parts(part, head)
+        total += block.scatter(part, weights, flat[part].astype(np.float32))
+        total[part] += flat[part] * stays
+        stayed += float(flat[part] @ stays)
+        lost += float(flat[part] @ share)
+        done += len(part)
+        yield done / max(len(queries), 1)
+    return total.reshape(mass.shape), stayed, lost
+
+
+def blurred(mass: Doubles, sigma: float) -> Doubles:
+    """Spread a mass (gh, gw) as a normal random walk of ``sigma`` tokens does; the border reflects it."""
+    from scipy.ndimage import gaussian_filter
+
+    if sigma <= 0:
+        return mass
+    found: Doubles = gaussian_filter(mass, sigma, mode="reflect", truncate=6.0)
+    return found
+
+
+def rollout_row(
+    tape: AttentionTape,
+    start: tuple[int, int] | npt.NDArray[np.bool_],
+    head: str = "mean",
+    value: bool | None = None,
+) -> AttentionRow:
+    """Return the rollout of a pixel or a mask as a row: its weights and what the registers took sum to 1."""
+    walk = rollout(tape, start, head, value)
+    while True:
+        try:
+            next(walk)
+        except StopIteration as stop:
+            made: FieldMap = stop.value
+            break
+    lost = max(0.0, 1.0 - float(made.values.sum(dtype=np.float64)))
+    query = start if isinstance(start, tuple) else (0, 0)
+    used = has_parts(tape) if value is None else value
+    return AttentionRow(made.values, lost, ROLLOUT, "rollout", made.head, query, made.grid, None, used)
+
+
+def row_at(
+    tape: AttentionTape, block: str, pixel: tuple[int, int], head: str = "mean", value: bool = False
+) -> AttentionRow:
+    """Return the row of a pixel in a block, or its rollout through all of them where ``ROLLOUT`` is named."""
+    return rollout_row(tape, pixel, head) if block == ROLLOUT else tape.row(block, pixel, head, value)
 
 
 def _start(grid: TokenGrid, start: tuple[int, int] | npt.NDArray[np.bool_] | None) -> Doubles:

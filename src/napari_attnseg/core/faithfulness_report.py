@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 SCHEMA_VERSION = 1
-BASELINES = ("nearness", "random", "gradient")
+BASELINES = ("nearness", "random", "gradient", "influence")
 _HOW = """
 How it was measured: one crop of {side} x {side} pixels (of the resized image) of each of {images} images, {queries}
 foreground pixels. Every cell of 16 x 16 pixels was covered in turn by its blurred surroundings and the network was
@@ -23,7 +23,10 @@ share of a row on the pixel's own object (spread evenly it would be {same:.1%}),
 {any:.1%}). *Deletion* and *insertion* cover or show the cells in the order of the map and take the area under the
 object's foreground probability: low deletion and high insertion are good. *Beats random*: share of the {objects}
 objects whose deletion is below the mean of random orders. *p < 0.05*: share of these objects where covering the
-{cells} cells that the object's middle attends to most changes more than {draws} random draws do.
+{cells} cells that the object's middle attends to most changes more than {draws} random draws do. *Influence* is
+the measured influence itself taken as a map, and *signed*, as the fall of the logit or of the object's probability:
+what no map can be expected to beat. A map without a sign cannot tell cells that hold an object up from those that
+hold it down.
 
 Attention is not causation: a high weight says that a value entered a mean, not that it decided anything. A map
 that does not beat *nearness* tells no more than that near things matter.

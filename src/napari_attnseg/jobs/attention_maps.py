@@ -59,11 +59,10 @@ def rollout(
     tape: AttentionTape,
     start: tuple[int, int] | npt.NDArray[np.bool_] | None = None,
     head: str = "mean",
-    residual: float = 0.5,
-    value: bool = False,
+    value: bool | None = None,
 ) -> Generator[Progress, None, FieldMap]:
     """Follow attention through all blocks; see :func:`napari_attnseg.core.attention_maps.rollout`."""
-    return (yield from _told(maps.rollout(tape, start, head, residual, value), "Following attention"))
+    return (yield from _told(maps.rollout(tape, start, head, value), "Following attention"))
 
 
 def plane_map(

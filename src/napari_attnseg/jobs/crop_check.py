@@ -13,10 +13,8 @@ import numpy as np
 
 from napari_attnseg.core import faithfulness as math
 from napari_attnseg.core import normalize
-from napari_attnseg.core.attention_maps import rollout
+from napari_attnseg.core.attention_maps import ROLLOUT, has_parts, rollout_row
 from napari_attnseg.core.attention_objects import mass_on, object_row
-from napari_attnseg.jobs.progress import drive
-from napari_attnseg.records import AttentionRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     from napari_attnseg.core.attention import AttentionTape
     from napari_attnseg.core.grid import TokenGrid
     from napari_attnseg.engine import Engine
-    from napari_attnseg.records import Normalisation
+    from napari_attnseg.records import AttentionRow, Normalisation
 
     Doubles = npt.NDArray[np.float64]
     Name = tuple[str, str]  # of a map, and its variant
@@ -105,22 +103,35 @@ def measure(crop: Crop, tally: Tally, limits: CheckLimits, rng: np.random.Genera
     count = crop.cells.shape[0] * crop.cells.shape[1]
     before = crop.outputs([np.array([], dtype=np.intp)])[0]
     queries = _queries(crop, limits.queries, rng)
-    change = np.zeros((2, count, len(queries)))
+    change = np.zeros((3, count, len(queries)))
     ys, xs = np.array(queries).T
+    objects = _objects(crop, limits.objects)
+    influence = {label: np.zeros((2, count)) for label in objects}
     for start in range(0, count, 16):
         yield "influence of every cell"
         there = crop.outputs([np.array([c]) for c in range(start, min(start + 16, count))])
-        gap = np.abs(there[..., ys, xs] - before[..., ys, xs])
-        change[0, start : start + 16] = gap[:, 0]
+        gap = there[..., ys, xs] - before[..., ys, xs]
+        change[0, start : start + 16] = np.abs(gap[:, 0])
         change[1, start : start + 16] = np.hypot(gap[:, 3], gap[:, 4])
+        change[2, start : start + 16] = -gap[:, 0]
+        for label, found in influence.items():
+            mask = crop.labels == label
+            old, new = before[0, mask].astype(np.float64), there[:, 0, mask].astype(np.float64)
+            found[0, start : start + 16] = np.abs(new - old).mean(axis=1)
+            found[1, start : start + 16] = (_sigmoid(old) - _sigmoid(new)).mean(axis=1)
     for n, query in enumerate(queries):
         yield "agreement with influence"
         _agreement(crop, tally, query, change[:, :, n], rng)
-    for label in _objects(crop, limits.objects):
+    for label in objects:
         yield "covering what objects attend to"
         _significance(crop, tally, label, before, limits, rng)
         yield "deletion and insertion"
-        _curves(crop, tally, label, limits, rng)
+        _curves(crop, tally, label, influence[label], limits, rng)
+
+
+def _sigmoid(logits: Doubles) -> Doubles:
+    found: Doubles = 1 / (1 + np.exp(-logits))
+    return found
 
 
 def _queries(crop: Crop, count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
@@ -161,15 +172,10 @@ def _rows(crop: Crop, query: tuple[int, int]) -> dict[Name, AttentionRow]:
 def _rollouts(crop: Crop, start: tuple[int, int] | npt.NDArray[np.bool_]) -> dict[Name, AttentionRow]:
     """Return the rollouts of a pixel or an object, plain and weighed by values."""
     rows: dict[Name, AttentionRow] = {}
-    names = crop.tape.network
-    for variant in ("weights", "value") if names else ():
-        if variant == "weights" or all(crop.tape.has_values(name) for name in names):
-            found = drive(rollout(crop.tape, start, value=variant == "value"))
-            assert found is not None
-            lost = max(0.0, 1 - float(found.values.sum()))
-            rows["rollout", variant] = AttentionRow(
-                found.values, lost, "rollout", "global", "mean", (0, 0), found.grid
-            )
+    if crop.tape.exposed:
+        rows[ROLLOUT, "weights"] = rollout_row(crop.tape, start, value=False)
+    if has_parts(crop.tape):
+        rows[ROLLOUT, "value"] = rollout_row(crop.tape, start, value=True)
     return rows
 
 
@@ -203,6 +209,7 @@ def _agreement(
         tally.add((*name, "same"), mass_on(row, mine))
         tally.add((*name, "any"), mass_on(row, any_))
     maps["gradient", ""] = _gradient(crop, target)
+    maps["influence", ""], maps["influence", "signed"] = change[0], change[2]
     maps["nearness", ""] = near
     maps["random", ""] = rng.random(len(near))
     for name, values in maps.items():
@@ -261,10 +268,18 @@ def _significance(
         tally.add((*name, "significant"), float(math.p_value(value, random) < math.LEVEL))
 
 
-def _curves(crop: Crop, tally: Tally, label: int, limits: CheckLimits, rng: np.random.Generator) -> None:
+def _curves(
+    crop: Crop,
+    tally: Tally,
+    label: int,
+    influence: Doubles,
+    limits: CheckLimits,
+    rng: np.random.Generator,
+) -> None:
     """Cover, and show, the cells in the order of each map, and follow the object's foreground probability."""
     mask = crop.labels == label
     maps = _object_maps(crop, mask)
+    maps["influence", ""], maps["influence", "signed"] = influence
     count = crop.cells.shape[0] * crop.cells.shape[1]
     orders: dict[Name, npt.NDArray[np.intp]] = {n: np.argsort(-v, kind="stable") for n, v in maps.items()}
     for number in range(limits.orders):
@@ -274,7 +289,7 @@ def _curves(crop: Crop, tally: Tally, label: int, limits: CheckLimits, rng: np.r
     sets += [order[n:] for order in orders.values() for n in steps[1:-1]]
     sets += [np.array([], dtype=np.intp), np.arange(count)]
     raw = crop.outputs(sets)[:, 0][:, mask]
-    held = (1 / (1 + np.exp(-raw.astype(np.float64)))).mean(axis=1)
+    held = _sigmoid(raw.astype(np.float64)).mean(axis=1)
     full, empty = held[-2], held[-1]
     curves = (held[:-2] / max(float(full), 1e-6)).reshape(2, len(orders), len(steps) - 2)
     ends = float(empty / max(float(full), 1e-6))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_attnseg.core import faithfulness as math
+from napari_attnseg.core.attention_maps import row_at
 from napari_attnseg.core.axes import check
 from napari_attnseg.core.faithfulness import QueryCheck
 from napari_attnseg.core.tiles import tile_at
@@ -58,7 +59,7 @@ def check_query(
     encoded : Encoded or None
         Of the run, for its field, zoom and scaling.
     block : str or None
-        The block whose row is checked; the one shown first when None.
+        The block whose row is checked, or "rollout" for all of them; the one shown first when None.
     cells : int
         How many cells are covered, at most a third of those there are.
     draws : int
@@ -80,7 +81,7 @@ def check_query(
     tile = _around(tile_at(tiles_of(opened.shape, params, zoom), at), at, zoom)
     yield Progress(0, draws + 3, "Recording attention")
     tape = tape_of(engine, opened, tile, zoom, norm, cache)
-    row = tape.row(block or default_block(tape), pixel, head, value)
+    row = row_at(tape, block or default_block(tape), pixel, head, value)
     trial = Trial(engine, opened.read(tile.read), zoom, norm, pixel, tape)
     grid, eligible = trial.eligible(row)
     count = min(cells, max(1, len(eligible) // 3))
@@ -100,7 +101,7 @@ def check_query(
         yield Progress(3 + number, draws + 3, f"Covering random cells: {number + 1} of {draws}")
         random.append(trial.change(grid, rng.choice(eligible, len(chosen), replace=False)))
     return QueryCheck(
-        row.block, row.head, value, row.query, attended, tuple(random), nearest,
+        row.block, row.head, row.value, row.query, attended, tuple(random), nearest,
         math.p_value(attended, random), float(weights[chosen].sum()), len(chosen), len(eligible),
         tuple((int(c) // grid.shape[1], int(c) % grid.shape[1]) for c in chosen), grid,
         row.window is not None,

@@ -357,8 +357,10 @@ class ContextBlock(nn.Module):
         return self._finish(t, out, tape), cast("Tensor", found).permute(0, 3, 1, 2)
 
     def _finish(self, t: Tensor, out: Tensor, tape: list[Kept] | None) -> Tensor:
-        t = t + self.gain1 * out
         if tape and tape[-1].mix is not None:
             tape[-1].mix = tape[-1].mix * self.gain1[:, None, None]
+            if not isinstance(self.attention, SoftmaxGate):  # a gate brings nothing from elsewhere
+                tape[-1].meet(t)
+        t = t + self.gain1 * out
         t = t + self.gain2 * self.ffn(self.norm2(t))
         return t.permute(0, 3, 1, 2)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -28,7 +30,17 @@ class Kept:
     v: Tensor | None = None
     register_v: Tensor | None = None
     mix: Tensor | None = None
+    own: Tensor | None = None  # (N, 1 + heads), see core.attention.QKBlock
     votes: Tensor | None = None  # (B, 2, h, w): where each position's object has its seed, positions (y, x)
+
+    def meet(self, features: Tensor) -> None:
+        """Note how the features (B, h, w, C) that the block adds to lie to what their own values add."""
+        if self.v is None or self.mix is None:
+            return
+        flat, mix = features[0].detach().float().flatten(0, 1), self.mix.detach().float()
+        own = [(flat**2).sum(1)]
+        own += [((flat @ mix[:, h]) * v.detach().float()).sum(1) for h, v in enumerate(self.v[0])]
+        self.own = torch.stack(own, dim=1)
 
     def grams(self) -> tuple[Tensor, Tensor] | None:
         """Return the inner products of what the heads' values add, (N, heads, heads) and (R, heads, heads).

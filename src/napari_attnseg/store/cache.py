@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 COARSE = 16  # blocks of this stride or more are kept of every tape
-_FORMAT = 1
+_FORMAT = 2
 MEMORY = 512 * 2**20
 DISK = 2**30
 
@@ -177,7 +177,8 @@ def _write(path: Path, tape: AttentionTape) -> None:
     """Write a tape to a temporary file, then rename it; a full disk is logged, not raised."""
     arrays: dict[str, Any] = {}
     blocks = [_block_to(name, block, arrays) for name, block in tape.blocks.items()]
-    header = {"format": _FORMAT, "zoom": tape.zoom, "model": tape.model, "blocks": blocks}
+    header = {"format": _FORMAT, "blocks": blocks}
+    header |= {"zoom": tape.zoom, "model": tape.model, "spread": tape.spread}
     arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
     part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
@@ -207,10 +208,10 @@ def _read(path: Path) -> AttentionTape | None:
         with suppress(OSError):
             path.unlink(missing_ok=True)
         return None
-    return AttentionTape(blocks, float(header["zoom"]), str(header["model"]))
+    return AttentionTape(blocks, float(header["zoom"]), str(header["model"]), float(header["spread"]))
 
 
-_ARRAYS = ("q", "k", "registers", "bias", "gram", "register_gram")
+_ARRAYS = ("q", "k", "registers", "bias", "gram", "register_gram", "own")
 
 
 def _block_to(name: str, block: Block, arrays: dict[str, Any]) -> dict[str, Any]:
@@ -219,7 +220,7 @@ def _block_to(name: str, block: Block, arrays: dict[str, Any]) -> dict[str, Any]
         kept = {f.name: getattr(block.seeds, f.name) for f in fields(Seeds)}
     elif isinstance(block, QKBlock):
         kept = {n: getattr(block, n) for n in _ARRAYS if getattr(block, n) is not None}
-        about["scale"] = block.scale
+        about |= {"scale": block.scale, "spread": block.spread}
     else:
         raise TypeError(f"block '{name}' of type {type(block).__name__} cannot be stored")
     arrays |= {f"{name}/{n}": array for n, array in kept.items()}
@@ -235,5 +236,5 @@ def _block_from(about: dict[str, Any], arrays: Any) -> Block:
         return SeedBlock(grid, Seeds(**kept), name, about["kind"], about["heads"])
     return QKBlock(
         name, about["kind"], about["heads"], grid, scale=about["scale"], window=about["window"],
-        **kept,
+        spread=about["spread"], **kept,
     )  # fmt: skip
