@@ -219,7 +219,10 @@ def main() -> None:
     parser.add_argument("--test", type=int, help="test on the first so many images only")
     parser.add_argument("--forget", type=int, default=1000, help="images of dsb2018 to measure forgetting on")
     parser.add_argument("--full-minutes", type=float, help="cap of the full training; 0 leaves it out")
-    parser.add_argument("--steps", type=int, help="so many steps instead of the defaults (on a busy machine)")
+    parser.add_argument(
+        "--steps", type=int, nargs="+",
+        help="so many steps for each of --corrections instead of the defaults (on a busy machine)",
+    )  # fmt: skip
     parser.add_argument("--full-steps", type=int, help="the same for the full training")
     parser.add_argument("--effort", type=int, default=0, help="images of the effort measure; 0 leaves it out")
     parser.add_argument("--json", type=Path, help="write all lines here")
@@ -259,12 +262,12 @@ def measure_domain(
         cost = tune(whole, f"{domain}-full", tier="full", minutes=minutes, steps=args.full_steps)
         full = ap50(load_engine(f"{domain}-full", "cpu"), test)
         say(domain=domain, run="full", base=round(start, 4), full=round(full, 4), **cost)
-    for count in args.corrections:
+    for count, steps in zip(args.corrections, args.steps or [None] * len(args.corrections), strict=True):
         rows = []
         for seed in args.seeds:
             name = f"{domain}-{count}-{seed}"
             samples = user(base, seen, count, seed)
-            cost = tune(samples, name, seed=seed, steps=args.steps)
+            cost = tune(samples, name, seed=seed, steps=steps)
             engine = load_engine(name, "cpu")
             tuned, lost = ap50(engine, test), base_old - ap50(engine, old)
             closed = None if full is None or full - start < 0.1 else (tuned - start) / (full - start)

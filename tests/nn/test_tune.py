@@ -18,9 +18,9 @@ from napari_attnseg.nn.adam import AdamW
 from napari_attnseg.nn.augment import Batch
 from napari_attnseg.nn.checkpoint import read_tensors, save_model
 from napari_attnseg.nn.course import Course, build_network
+from napari_attnseg.nn.deltas import Deltas, trainable
 from napari_attnseg.nn.finetune import train_and_store
 from napari_attnseg.nn.judge import count_objects
-from napari_attnseg.nn.lora import ENCODER, Deltas, trainable
 from napari_attnseg.nn.losses import distillation_loss, masked_loss
 from napari_attnseg.nn.model import CANONICAL, AttnSegNet, Outputs
 from napari_attnseg.nn.pool import Pool, make_source
@@ -37,7 +37,7 @@ def home(tmp_path, monkeypatch):
     """A home with the model "tiny" in it, and recipes of a size for tests."""
     monkeypatch.setenv("NAPARI_ATTNSEG_HOME", str(tmp_path))
     for name, recipe in (("QUICK", QUICK), ("FULL", FULL)):
-        tiny = replace(recipe, size=48, batch=2, replay=2, pool=4, scenes=2, rank=2 if recipe.rank else 0)
+        tiny = replace(recipe, size=48, batch=2, replay=2, pool=4, scenes=2)
         monkeypatch.setattr(courses, name, tiny)
     torch.manual_seed(0)
     model = AttnSegNet(widths=(32, 32, 32, 32), depth=1)
@@ -187,19 +187,17 @@ def test_distillation_is_weighted_by_trust():
 
 def test_deltas_start_at_the_parent_and_merge_into_plain_weights():
     model = build_network(models.find("tiny"))
-    deltas = Deltas(trainable(model), ENCODER, rank=2)
+    deltas = Deltas(trainable(model), ["head.embedding"])
     merged = deltas.merged()
-    assert not any(k.startswith(ENCODER) for k in merged)
-    assert deltas.low  # some are of low rank
+    assert not any(k.startswith("head.embedding") for k in merged)
+    assert "stem.0.0.weight" in merged
     for name, value in merged.items():
         torch.testing.assert_close(value, model.state_dict()[name], rtol=0, atol=0)
-    key = next(iter(deltas.low))
     with torch.no_grad():
-        deltas.high[key].fill_(0.5)
-    name = key.replace("/", ".")
-    change = deltas.merged()[name] - model.state_dict()[name]
-    assert torch.linalg.matrix_rank(change.flatten(1)) == 1
-    assert deltas.high[key].shape[1] == 2
+        deltas.added["head/dense/bias"][0] = 0.5
+    change = deltas.merged()["head.dense.bias"] - model.state_dict()["head.dense.bias"]
+    torch.testing.assert_close(change[0], torch.tensor(0.5))
+    assert not change[1:].any()
 
 
 def test_own_adamw_steps_as_torchs():
@@ -220,13 +218,12 @@ def test_own_adamw_steps_as_torchs():
         torch.testing.assert_close(value, theirs[name].detach(), rtol=1e-5, atol=1e-6)
 
 
-def test_kept_features_give_the_outputs_of_the_whole_network():
+def test_a_step_reads_the_merged_weights():
     model = build_network(models.find("tiny"))
     source = make_source([corrected()], 16.0, 48, 0)
     tuner = Tuner(model, source, courses.QUICK, torch.device("cpu"))
     tuner.advance()
     group = tuner.user.take(np.arange(2))
-    assert group.features is not None
     out = tuner._forward(group)
     batch = torch.cat([source.draw(n)[0].image for n in (4, 5, 2, 3)])  # group 0 was replaced by the newest
     merged = build_network(models.find("tiny"))
@@ -238,7 +235,7 @@ def test_kept_features_give_the_outputs_of_the_whole_network():
 
 
 @pytest.mark.parametrize("tier", ["quick", "full"])
-def test_the_parent_stays_and_only_what_the_tier_says_changes(tier):
+def test_the_parent_stays_and_all_weights_change_but_the_statistics(tier):
     before = weights("tiny")
     run(tier=tier)
     after = weights("new")
@@ -248,7 +245,8 @@ def test_the_parent_stays_and_only_what_the_tier_says_changes(tier):
     changed = {k for k, v in after.items() if not torch.equal(v, before[k])}
     assert "head.dense.weight" in changed
     assert not {k for k in changed if "running" in k or "num_batches" in k}
-    assert any(k.startswith(ENCODER) for k in changed) == (tier == "full")
+    assert any(k.startswith("stem.") for k in changed)
+    assert not any(k.startswith("head.embedding") for k in changed)
 
 
 def test_the_pool_at_a_step_can_be_made_again():
@@ -256,7 +254,7 @@ def test_the_pool_at_a_step_can_be_made_again():
     source = make_source([corrected()], 16.0, 48, 5)
 
     def pool():
-        return Pool(source.draw, model, torch.device("cpu"), cached=True, size=6, each=2)
+        return Pool(source.draw, model, torch.device("cpu"), size=6, each=2)
 
     rolled, anew = pool(), pool()
     list(rolled.fill(0))
@@ -265,7 +263,7 @@ def test_the_pool_at_a_step_can_be_made_again():
     list(anew.fill(5))
     a, b = (p.take(np.arange(3)) for p in (rolled, anew))
     assert torch.equal(a.batch.labels, b.batch.labels)
-    assert torch.equal(a.features[3], b.features[3])
+    assert torch.equal(a.batch.image, b.batch.image)
     assert torch.equal(a.teacher.foreground, b.teacher.foreground)
 
 

@@ -33,8 +33,8 @@ def _mean(x: Tensor, mask: Tensor) -> Tensor:
     return (x * mask).sum() / mask.sum().clamp_min(1.0)
 
 
-def dense_loss(out: Outputs, batch: Batch, *, embed: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the total and its parts; without ``embed`` the embedding has none.
+def dense_loss(out: Outputs, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the total and its parts.
 
     Foreground: weighted binary cross-entropy + Dice; depth: L1; size: smooth L1 of log2 diameters;
     offset: smooth L1 of the vote's miss in object diameters; embedding: prototype contrast.
@@ -45,6 +45,13 @@ def dense_loss(out: Outputs, batch: Batch, *, embed: bool = True) -> tuple[Tenso
     bce = _mean(F.binary_cross_entropy_with_logits(out.foreground, target, reduction="none"), weight)
     prob = torch.sigmoid(out.foreground) * known
     dice = 1 - (2 * (prob * target).sum() + 1) / (prob.sum() + (target * known).sum() + 1)
+    parts = {"foreground": bce, "dice": dice, **_shape_parts(out, batch, weight, inside)}
+    parts["embedding"] = 0.1 * prototype_loss(out.embedding, batch.labels, batch.known)
+    return torch.stack(list(parts.values())).sum(), parts
+
+
+def _shape_parts(out: Outputs, batch: Batch, weight: Tensor, inside: Tensor) -> dict[str, Tensor]:
+    """Return the weighted misses of depth, size and votes."""
     depth = _mean((torch.sigmoid(out.distance) - batch.depth).abs(), weight)
     true_size = batch.size.clamp_min(1.0)
     size = _mean(
@@ -56,16 +63,7 @@ def dense_loss(out: Outputs, batch: Batch, *, embed: bool = True) -> tuple[Tenso
         F.smooth_l1_loss(miss, torch.zeros_like(miss), reduction="none", beta=0.1).sum(1, keepdim=True),
         inside,
     )
-    parts = {
-        "foreground": bce,
-        "dice": dice,
-        "depth": 2 * depth,
-        "size": 0.5 * size,
-        "offset": 3 * offset,
-    }
-    if embed:
-        parts["embedding"] = 0.1 * prototype_loss(out.embedding, batch.labels, batch.known)
-    return torch.stack(list(parts.values())).sum(), parts
+    return {"depth": 2 * depth, "size": 0.5 * size, "offset": 3 * offset}
 
 
 def prototype_loss(embedding: Tensor, labels: Tensor, known: Tensor) -> Tensor:
@@ -199,15 +197,16 @@ def masked_loss(out: Outputs, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     if float(known.sum()) == 0:
         maps = (out.foreground, out.distance, out.size, out.offset)
         return 0.0 * torch.stack([m.sum() for m in maps]).sum(), {}
-    _, parts = dense_loss(out, batch, embed=False)
-    del parts["dice"]
     target = (batch.labels > 0).float()
     weight = border_weight(batch.labels) * known
     bce = F.binary_cross_entropy_with_logits(out.foreground, target, reduction="none")
     sides = [(weight * side).sum() for side in (target, 1 - target)]
     both = [(bce * weight * side).sum() for side in (target, 1 - target)]
     there = [b / s.clamp_min(1.0) for b, s in zip(both, sides, strict=True) if float(s) > 0]
-    parts["foreground"] = torch.stack(there).mean()
+    parts = {
+        "foreground": torch.stack(there).mean(),
+        **_shape_parts(out, batch, weight, ((batch.labels > 0) & batch.known).float()),
+    }
     return torch.stack(list(parts.values())).sum(), parts
 
 
@@ -238,15 +237,26 @@ def distillation_loss(
 
     fg = F.binary_cross_entropy_with_logits(out.foreground, prob, reduction="none")
     fg = fg - F.binary_cross_entropy_with_logits(teacher.foreground, prob, reduction="none")
+    return mean(fg, confident) + geometry_loss(out, teacher, confident, inside, weight)
+
+
+def geometry_loss(out: Outputs, teacher: Outputs, where: Tensor, inside: Tensor, weight: Tensor) -> Tensor:
+    """Return how far distance, size and votes are from the parent's.
+
+    Parameters
+    ----------
+    where, inside : Tensor, (B, 1, H, W) bool
+        Where the distance counts, and where size and votes do.
+    weight : Tensor, (B, 1, H, W)
+    """
+
+    def mean(x: Tensor, mask: Tensor) -> Tensor:
+        return (x * weight * mask).sum() / mask.sum().clamp_min(1.0)
+
     depth = (torch.sigmoid(out.distance) - torch.sigmoid(teacher.distance)).abs()
     size = F.smooth_l1_loss(out.size, teacher.size, reduction="none", beta=0.1)
     scale = torch.exp2((teacher.size - out.size).detach())
     miss = out.offset - teacher.offset * scale
     offset = F.smooth_l1_loss(miss, torch.zeros_like(miss), reduction="none", beta=0.1).sum(1, keepdim=True)
-    parts = [
-        mean(fg, confident),
-        2 * mean(depth, confident),
-        0.5 * mean(size, inside),
-        3 * mean(offset, inside),
-    ]
+    parts = [2 * mean(depth, where), 0.5 * mean(size, inside), 3 * mean(offset, inside)]
     return torch.stack(parts).sum()

@@ -18,7 +18,7 @@ from napari_attnseg.core.corrections import compare_labels
 from napari_attnseg.core.size import zoom_for
 from napari_attnseg.nn import device as devices
 from napari_attnseg.nn.augment import Batch, crop, jitter, prepare
-from napari_attnseg.nn.model import AttnSegNet, Features, Outputs
+from napari_attnseg.nn.model import Outputs
 from napari_attnseg.records import Sample
 
 if TYPE_CHECKING:
@@ -38,16 +38,12 @@ class Group:
     Attributes
     ----------
     batch : Batch
-        Its image is kept only where the network reads it.
-    features : Features or None
-        Feature maps of the frozen encoder; None where the network reads the image.
     teacher : Outputs
     trust : Tensor, (B, 2)
         How far the parent is believed where it says background and where it says foreground, 0..1.
     """
 
     batch: Batch
-    features: Features | None
     teacher: Outputs
     trust: Tensor
 
@@ -178,8 +174,6 @@ class Pool:
         ``draw(number)`` returns a crop, (1, c, S, S).
     model : module
         The parent, frozen, in evaluation mode.
-    cached : bool
-        Keep encoder features instead of images.
     size, each : int
         ``size`` is a multiple of ``each``.
     """
@@ -190,12 +184,10 @@ class Pool:
         model: Any,
         device: torch.device,
         *,
-        cached: bool,
         size: int,
         each: int,
     ) -> None:
-        self.draw, self.model, self.device, self.cached = draw, model, device, cached
-        self.each = each
+        self.draw, self.model, self.device, self.each = draw, model, device, each
         self.groups: list[Group | None] = [None] * (size // each)
         self.made = 0  # groups made so far
 
@@ -216,33 +208,20 @@ class Pool:
         """Return the groups of the given numbers as one, on the device."""
         chosen = [g for g in (self.groups[n] for n in picks) if g is not None]
         batch = Batch(*(torch.cat([getattr(g.batch, n) for g in chosen]) for n in Batch.__slots__))
-        features = None
-        if self.cached:
-            parts = [g.features for g in chosen if g.features is not None]
-            s2, s4, s8, s16 = (torch.cat([p[n] for p in parts]).float().to(self.device) for n in range(4))
-            features = Features(s2, s4, s8, s16, parts[0].shape)
         teacher = Outputs(
             *(torch.cat([getattr(g.teacher, n) for g in chosen]).float() for n in Outputs.__slots__)
         )
         trust = torch.cat([g.trust for g in chosen]).to(self.device)
-        return Group(_to(batch, self.device), features, _to(teacher, self.device), trust)
+        return Group(_to(batch, self.device), _to(teacher, self.device), trust)
 
     def _group(self, drawn: list[Drawn]) -> Group:
         parts = [part for part, _ in drawn]
         batch = Batch(*(torch.cat([getattr(p, n) for p in parts]) for n in Batch.__slots__))
         x = batch.image.to(self.device).contiguous(memory_format=torch.channels_last)
         with torch.no_grad(), devices.autocast(self.device, training=True):
-            if isinstance(self.model, AttnSegNet):
-                maps = self.model.encode(x)
-                teacher = self.model.decode(maps)
-            else:
-                maps, teacher = None, self.model(x)
-        kept = None
-        if self.cached and maps is not None:
-            kept = Features(half(maps.s2), half(maps.s4), half(maps.s8), half(maps.s16), maps.shape)
-            batch.image = batch.image[..., :1, :1]
+            teacher = self.model(x)
         small = Outputs(*(half(getattr(teacher, n)) for n in Outputs.__slots__))
-        return Group(batch, kept, small, torch.tensor([trust for _, trust in drawn]))
+        return Group(batch, small, torch.tensor([trust for _, trust in drawn]))
 
 
 def half(x: Tensor) -> Tensor:

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from napari_attnseg.errors import NumericalError
 from napari_attnseg.nn import device as devices
 from napari_attnseg.nn.adam import AdamW
-from napari_attnseg.nn.lora import ENCODER, Deltas, trainable
+from napari_attnseg.nn.deltas import Deltas, trainable
 from napari_attnseg.nn.losses import distillation_loss, masked_loss
-from napari_attnseg.nn.model import AttnSegNet, Outputs
 from napari_attnseg.nn.pool import Pool, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from napari_attnseg.nn.model import Outputs
     from napari_attnseg.nn.pool import Group
 
 
@@ -30,10 +30,6 @@ class Recipe:
 
     Attributes
     ----------
-    full : bool
-        All weights, from images; else decoder and heads, from kept encoder features.
-    rank : int
-        Of the adapters; 0 tunes whole weights.
     batch, replay : int
         Crops of the user's samples and generated ones in a step, even numbers.
     size : int
@@ -46,13 +42,11 @@ class Recipe:
         How far from 0.5 a foreground probability of the parent must be to count.
     """
 
-    full: bool = False
-    rank: int = 8
     batch: int = 6
     replay: int = 2
-    size: int = 192
-    lr: float = 1.5e-3
-    decay: float = 0.02
+    size: int = 128
+    lr: float = 2e-3
+    decay: float = 1.0
     warmup: int = 10
     ema: float = 0.97
     clip: float = 1.0
@@ -65,7 +59,7 @@ class Recipe:
 
 
 QUICK = Recipe()
-FULL = Recipe(full=True, rank=0, lr=1e-3, decay=0.05)
+FULL = Recipe(size=192, lr=1e-3)
 
 
 class Tuner:
@@ -81,16 +75,12 @@ class Tuner:
 
     def __init__(self, parent: Any, source: Source, recipe: Recipe, device: torch.device) -> None:
         self.parent, self.recipe, self.device, self.source = parent, recipe, device, source
-        frozen = () if recipe.full else ENCODER
-        weights = trainable(parent)
-        frozen = (*frozen, "head.embedding")
-        self.deltas = Deltas(weights, frozen, recipe.rank, recipe.seed).to(device)
+        self.deltas = Deltas(trainable(parent), ("head.embedding",)).to(device)
         self.optim = AdamW(dict(self.deltas.named_parameters()), recipe.decay)
         self.average = {k: v.detach().clone() for k, v in self.deltas.state_dict().items()}
         self.step, self.rate = 0, 0.0
-        cached = not recipe.full and isinstance(parent, AttnSegNet)
-        self.user = Pool(source.draw, parent, device, cached=cached, size=recipe.pool, each=2)
-        self.scenes = Pool(source.replay, parent, device, cached=cached, size=recipe.scenes, each=2)
+        self.user = Pool(source.draw, parent, device, size=recipe.pool, each=2)
+        self.scenes = Pool(source.replay, parent, device, size=recipe.scenes, each=2)
         self.filled = False
 
     def prepare(self) -> Iterator[None]:
@@ -123,15 +113,7 @@ class Tuner:
         if recipe.replay:
             groups.append(self.scenes.take(rng.choice(recipe.scenes // 2, recipe.replay // 2, replace=False)))
         out = [self._forward(g) for g in groups]
-        _, parts = masked_loss(out[0], own.batch)
-        losses = dict(parts)
-        if recipe.parent:
-            losses["parent"] = recipe.parent * distillation_loss(
-                out[0], own.teacher, ~own.batch.known, recipe.sure, own.trust
-            )
-        if recipe.replay:
-            everywhere = torch.ones_like(groups[1].batch.known)
-            losses["old"] = recipe.old * distillation_loss(out[1], groups[1].teacher, everywhere)
+        losses = self.losses(out, groups)
         loss = torch.stack(list(losses.values())).sum()
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -144,6 +126,19 @@ class Tuner:
         if self.step % 4 == 0:
             self.scenes.roll()
         return value, {k: float(v.detach()) for k, v in losses.items()}
+
+    def losses(self, out: list[Outputs], groups: list[Group]) -> dict[str, Tensor]:
+        """Return the weighted parts of the loss on the user's crops and on generated ones."""
+        recipe, own = self.recipe, groups[0]
+        losses = dict(masked_loss(out[0], own.batch)[1])
+        if recipe.parent:
+            losses["parent"] = recipe.parent * distillation_loss(
+                out[0], own.teacher, ~own.batch.known, recipe.sure, own.trust
+            )
+        if recipe.replay:
+            everywhere = torch.ones_like(groups[1].batch.known)
+            losses["old"] = recipe.old * distillation_loss(out[1], groups[1].teacher, everywhere)
+        return losses
 
     def _rate(self, share: float) -> float:
         """Return the learning rate: a warm-up, then a cosine to 5 % over the run's ``share`` 0..1."""
@@ -162,13 +157,9 @@ class Tuner:
             self.average[name].lerp_(value.detach(), 1 - keep)
 
     def _forward(self, group: Group) -> Outputs:
-        weights = self.deltas.merged()
+        x = group.batch.image.contiguous(memory_format=torch.channels_last)
         with devices.autocast(self.device, training=True):
-            if group.features is not None:
-                out = torch.func.functional_call(_Decoder(self.parent), _renamed(weights), (group.features,))
-            else:
-                x = group.batch.image.contiguous(memory_format=torch.channels_last)
-                out = torch.func.functional_call(self.parent, weights, (x,))
+            out: Outputs = torch.func.functional_call(self.parent, self.deltas.merged(), (x,))
         return out
 
     def tensors(self) -> dict[str, Tensor]:
@@ -195,19 +186,3 @@ class Tuner:
             merged = {k: v.detach().clone() for k, v in self.deltas.merged().items()}
         self.deltas.load_state_dict(now)
         return {**{k: v.detach().clone() for k, v in self.parent.state_dict().items()}, **merged}
-
-
-class _Decoder(nn.Module):
-    """The decoder of a network as a module of its own, for functional calls."""
-
-    def __init__(self, model: AttnSegNet) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, maps: Any) -> Outputs:
-        """Map encoder features to outputs."""
-        return self.model.decode(maps)
-
-
-def _renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"model.{k}": v for k, v in weights.items()}
