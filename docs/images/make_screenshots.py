@@ -95,6 +95,48 @@ def finetune_picture(viewer: napari.Viewer, dock: QWidget, path: Path) -> None:
     wait(lambda: dock.finetune.running is None and not dock.jobs.busy)
 
 
+def paint_tissue(layer: napari.layers.Labels, image: np.ndarray) -> None:
+    """Paint a few strokes of nuclei (1), brown stain (2) and the pale rest (3)."""
+    from skimage.color import rgb2hed
+    from skimage.filters import gaussian
+
+    blue, _, brown = np.moveaxis(gaussian(rgb2hed(image), 4, channel_axis=-1), -1, 0)
+    scaled = [(v - np.median(v)) / v.std() for v in (blue, brown)]
+    layer.brush_size = 7
+    pale = gaussian(image.min(axis=-1).astype(float), 6)
+    scores = scaled[0] - scaled[1], scaled[1] - scaled[0], pale
+    for number, score in enumerate(scores, start=1):
+        score[:40] = score[-40:] = score[:, :40] = score[:, -40:] = -np.inf
+        for _ in range(6):
+            y, x = np.unravel_index(score.argmax(), score.shape)
+            score[max(0, y - 60) : y + 60, max(0, x - 60) : x + 60] = -np.inf
+            for step in (-3, 0, 3):
+                layer.paint((int(y), int(x) + step), number)
+
+
+def classes_picture(folder: Path) -> None:
+    """Paint classes over a tissue section and name them; write a picture of the Fine-tune tab."""
+    napari.settings.get_settings().appearance.theme = "dark"
+    viewer = napari.Viewer()
+    viewer.window.resize(1400, 900)
+    viewer.open_sample("napari-attnseg", "tissue")
+    dock = open_dock(viewer)
+    wait(lambda: dock.segment.run_button.isEnabled())
+    layer = viewer.add_labels(np.zeros((512, 512), np.int32), name="classes")
+    open_tab(dock, "Fine-tune")
+    panel = dock.finetune
+    panel.task_box.setCurrentIndex(panel.task_box.findData("classes"))
+    paint_tissue(layer, viewer.layers["tissue"].data)
+    wait(lambda: panel.classes_box.table.rowCount() == 3)
+    for row, name in enumerate(("nucleus", "brown stain", "background")):
+        panel.classes_box.table.item(row, 1).setText(name)
+    wait(lambda: panel.start_button.isEnabled())
+    viewer.reset_view()
+    shoot(viewer, folder / "finetune-classes.png")
+    viewer.close()
+    settle()
+
+
 def theme_pictures(theme: str, folder: Path) -> None:
     """Open a sample, run, look at attention; write one picture of each tab."""
     napari.settings.get_settings().appearance.theme = theme
@@ -128,6 +170,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for theme in SAMPLES:
         theme_pictures(theme, folder)
+    classes_picture(folder)
 
 
 if __name__ == "__main__":

@@ -134,8 +134,18 @@ class TrainParams(BaseModel):
     tier: Tier = Field(
         "quick",
         title="Thoroughness",
-        description="'quick' tunes heads and low-rank adapters on the decoder; 'full' tunes all weights "
-        "and takes longer. Not used from scratch.",
+        description="'quick' learns from small crops for a minute or two; 'full' from larger ones, until it "
+        "stops getting better. Not used from scratch.",
+    )
+    task: Task = Field(
+        "instances",
+        title="Learn",
+        description="'instances': the labels are objects. 'classes': they are class numbers.",
+    )
+    classes: tuple[str, ...] = Field(
+        (),
+        title="Class names",
+        description="Names of the class numbers 1, 2 and so on; the name 'background' teaches background.",
     )
     known: Known = Field(
         "all",

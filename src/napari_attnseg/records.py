@@ -219,7 +219,7 @@ class AttentionRow:
     register_share : float
         Weight on the learned registers: "looked at nothing".
     block, kind : str
-        Name of the block; "global", "local" or "readout".
+        Name of the block; "global", "local" or "readout".  Both are "rollout" for all blocks together.
     head : str
         "mean" or the head's number.
     query : tuple of int
@@ -266,7 +266,7 @@ class Sample:
     image : ndarray, (C, H, W) float32
         Normalised intensities.
     labels : ndarray, (H, W) int32
-        Instances, 0 = background.
+        Instances, or class numbers where ``classes`` names them; 0 = background.
     known : ndarray, (H, W) bool
         Where the labels may teach.
     name : str
@@ -277,6 +277,8 @@ class Sample:
         The prediction that was corrected.
     objects : tuple of int
         Ids in ``labels`` of the objects that the user corrected; empty means all of them.
+    classes : tuple of str
+        Names of the class numbers 1..n; empty where the labels are instances.
     """
 
     image: npt.NDArray[np.float32]
@@ -286,6 +288,7 @@ class Sample:
     origin: tuple[int, int] = (0, 0)
     before: npt.NDArray[np.int32] | None = None
     objects: tuple[int, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +338,8 @@ class Encoded:
         The model.
     readout : str
         The model's default readout.
+    classes : tuple of str
+        Names of the classes that the model tells apart; empty where it knows objects only.
     """
 
     maps: Mapping[PlaneKey, DenseMaps]
@@ -343,3 +348,4 @@ class Encoded:
     field: tuple[slice, slice]
     card_id: str
     readout: str = "seeds"
+    classes: tuple[str, ...] = ()

@@ -457,6 +457,36 @@ def test_attention_gives_the_numbers_of_the_window(tmp_path, value):
         np.testing.assert_array_equal(painted, row.grid.paint(row.weights, picture.shape))
 
 
+def test_the_rollout_gives_the_numbers_of_the_window(tmp_path, capsys):
+    """With the shipped model: bit for bit the map that the window's job makes, and the parts sum to 1."""
+    pytest.importorskip("torch")
+    from napari_attnseg.core.axes import source_of
+    from napari_attnseg.core.synth import fluorescence
+    from napari_attnseg.engine import load_engine
+    from napari_attnseg.jobs.attention_maps import rollout
+    from napari_attnseg.jobs.progress import drive
+    from napari_attnseg.jobs.tape import record_tape
+    from napari_attnseg.records import PlaneKey
+
+    picture = fluorescence((120, 150), seed=4)[0]
+    write_tiff(tmp_path / "a.tif", picture)
+    engine, params = load_engine("base", "cpu"), SegmentParams(device="cpu")
+    tape = drive(record_tape(engine, source_of(picture), PlaneKey(), (5, 5), None, params))
+    made = drive(rollout(tape, (60, 70)))
+    options = ["--block", "rollout", "--device", "cpu", "--json", "--out", tmp_path / "out"]
+    assert call("attention", tmp_path / "a.tif", "--at", 60, 70, *options) == 0
+    report = json.loads(capsys.readouterr().out)
+    painted = read_image(tmp_path / "out" / "a_attention.tif").data
+    np.testing.assert_array_equal(painted, made.grid.paint(made.values, picture.shape))
+    assert (report["block"], report["kind"], report["window"], report["value"]) == (
+        "rollout",
+        "rollout",
+        None,
+        True,
+    )
+    assert made.values.sum() + report["register_share"] == pytest.approx(1, abs=1e-3)
+
+
 def test_attention_can_be_checked(engine, image, tmp_path, capsys):
     code = call("attention", image, "--at", 40, 70, "--out", tmp_path, "--json", "--diameter", 24, "--check")
     assert code == 0

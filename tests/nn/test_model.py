@@ -10,7 +10,7 @@ from napari_attnseg.core.synth import fluorescence
 from napari_attnseg.errors import ModelError
 from napari_attnseg.nn.attention import Kept
 from napari_attnseg.nn.augment import Batch, prepare
-from napari_attnseg.nn.engine import TorchEngine, _input
+from napari_attnseg.nn.engine import TorchEngine, as_input
 from napari_attnseg.nn.losses import _rows, attention_loss, dense_loss, vote_loss
 from napari_attnseg.nn.model import CONTEXTS, ArticleNet, AttnSegNet, build_model, count_parameters, fold
 from napari_attnseg.nn.train import Recipe, train_steps
@@ -147,7 +147,7 @@ def test_rows_of_the_loss_are_those_of_the_network() -> None:
     image = fluorescence((64, 80), 0)[0]
     tape = engine.tape(image)
     kept: dict[str, Kept] = {}
-    engine._model(_input(image, 1.0, None), kept)
+    engine._model(as_input(image, 1.0, None), kept)
     for name, block in kept.items():
         rows = _rows(block, 0)[0]
         gh, gw = block.shape

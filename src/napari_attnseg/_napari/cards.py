@@ -6,6 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from napari_attnseg._napari import settings
+from napari_attnseg.core.classes import class_names
 from napari_attnseg.errors import AttnSegError
 from napari_attnseg.store import models
 
@@ -35,7 +36,7 @@ def rows(card: ModelCard) -> list[tuple[str, str]]:
         ("Classes", ", ".join(card.classes)),
         ("Attention blocks", ", ".join(card.blocks)),
         ("Learnt from", _data(card.training.get("data", ""))),
-        ("Scores (AP@.5)", _scores(card.metrics)),
+        ("Scores" if class_names(card) else "Scores (AP@.5)", _scores(card.metrics)),
         ("Tuned from", card.parent or ""),
         ("Licence", card.licence),
     ]
@@ -99,6 +100,9 @@ def _data(value: Any) -> str:
 def _scores(metrics: Any) -> str:
     """Return one line per measured set; anything but a table of them in a few words."""
     held = metrics.get("held_out") if isinstance(metrics, dict) else None
+    if isinstance(held, dict) and isinstance(held.get("after"), dict) and "per_class" in held["after"]:
+        mean = held["after"].get("dice")
+        return f"{_text(mean)}  mean Dice of classes, held-out areas{_each(held['after'])}"
     if isinstance(held, dict) and all(_has_ap(held.get(when)) for when in ("before", "after")):
         return f"{held['before']['ap50']:.2f} → {held['after']['ap50']:.2f}  held-out corrections"
     table = metrics.get("val") if isinstance(metrics, dict) else None
@@ -106,6 +110,13 @@ def _scores(metrics: Any) -> str:
     if isinstance(table, (list, tuple)) and all(isinstance(r, dict) and wanted <= r.keys() for r in table):
         return "\n".join(f"{r['ap50']:.2f}  {r['dataset']}, {r['kind']} ({r['n']} images)" for r in table)
     return _text(metrics) if metrics else ""
+
+
+def _each(after: dict[str, Any]) -> str:
+    """Return one more line per class."""
+    found = after["per_class"]
+    rows = found.items() if isinstance(found, dict) else ()
+    return "".join(f"\n{dice:.2f}  {name}" for name, dice in rows if isinstance(dice, (int, float)))
 
 
 def _has_ap(scores: Any) -> bool:

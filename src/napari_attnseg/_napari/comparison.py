@@ -12,6 +12,7 @@ from napari.utils.colormaps import DirectLabelColormap
 from napari_attnseg._napari.layers import META, labels_geometry
 from napari_attnseg._napari.rerun import order_of
 from napari_attnseg._napari.shown import plane_indices
+from napari_attnseg.core.classes import class_difference
 from napari_attnseg.core.merge import CHANGED, FOUND, LOST, difference
 from napari_attnseg.jobs.segment import segment
 from napari_attnseg.jobs.warmup import warmup
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
     from napari_attnseg._napari.corrections import Found, Pair
     from napari_attnseg._napari.tuning import Place
     from napari_attnseg.engine import Engine
+    from napari_attnseg.params import Task
     from napari_attnseg.records import PlaneKey
 
     Plane = npt.NDArray[np.int32]
 
 COLOURS: dict[int | None, str] = {LOST: "#e0523f", FOUND: "#3fae5a", CHANGED: "#3d8fe0"}
 LEGEND = "Red: objects only before · green: only after · blue: the border moved"
+CLASS_LEGEND = "Red: a class only before · green: only after · blue: another class"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +49,11 @@ class Compared:
     found: Found
     before: Plane
     after: Plane
+    task: Task = "instances"
 
 
 def compare_models(
-    engine: Engine | None, found: Found, parent: str, model: str, device: str
+    engine: Engine | None, found: Found, parent: str, model: str, device: str, task: Task = "instances"
 ) -> Generator[Progress, None, Compared]:
     """Segment one plane with both models, with the same parameters.
 
@@ -63,14 +67,13 @@ def compare_models(
         made = yield from warmup(name, device) if loaded is None else _as_is(loaded)
         try:
             order = order_of(found.pair, name, device)
-            result, _ = yield from segment(
-                made, order.source, order.params, planes=[found.key], field=order.field
-            )
+            params = order.params.model_copy(update={"task": task})
+            result, _ = yield from segment(made, order.source, params, planes=[found.key], field=order.field)
         finally:
             if loaded is None:
                 made.close()
         results.append(np.asarray(result.labels[found.key.index]))
-    return Compared(found, results[0], results[1])
+    return Compared(found, results[0], results[1], task)
 
 
 def _as_is(engine: Engine) -> Generator[Progress, None, Engine]:
@@ -118,10 +121,12 @@ def show_comparison(layers: LayerList, compared: Compared, names: tuple[str, str
     if pair.image not in layers:
         return None
     made = {}
+    classes = compared.task == "classes"
+    differ = class_difference if classes else difference
     planes = (
         (f"before ({names[0]})", compared.before, "comparison"),
         (f"after ({names[1]})", compared.after, "comparison"),
-        ("difference", difference(compared.before, compared.after), "difference"),
+        ("difference", differ(compared.before, compared.after), "difference"),
     )
     over = [one for one in layers if one.visible and (META in one.metadata or one is pair.labels)]
     selected = set(layers.selection)
@@ -131,7 +136,7 @@ def show_comparison(layers: LayerList, compared: Compared, names: tuple[str, str
         layer.data[_at(pair, key)] = plane
         if kind == "difference":
             layer.colormap = _colormap()
-        if kind == "comparison":
+        if kind == "comparison" and not classes:
             layer.contour = 2
         layers.insert(at + number, layer)
         made[word.split()[0]] = layer

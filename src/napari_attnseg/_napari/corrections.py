@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from napari_attnseg._napari.kept import Kept
     from napari_attnseg._napari.session import Session
     from napari_attnseg._napari.shown import Plane
+    from napari_attnseg.params import Task
     from napari_attnseg.records import ImageSource, Sample
 
 Pixels = Literal["objects", "regions", "done", "all"]
@@ -53,11 +54,17 @@ class How:
         For labels without one; "" while the user has not said.
     regions : tuple of ndarray, (n, d) float
         Outlines of the regions in world coordinates.
+    task : {"instances", "classes"}
+        What the labels are.
+    names : tuple of (int, str)
+        Names of class numbers.
     """
 
     pixels: Pixels = "objects"
     foreign: Pixels | Literal[""] = ""
     regions: tuple[npt.NDArray[np.float64], ...] = ()
+    task: Task = "instances"
+    names: tuple[tuple[int, str], ...] = ()
 
     def of(self, pair: Pair) -> Pixels | Literal[""]:
         """Return what counts for a pair."""
@@ -135,6 +142,10 @@ class Found:
         Objects that the labels hold there.
     pixels : int
         Pixels that count as known.
+    numbers : tuple of (int, int)
+        Class numbers and their known pixels, where the labels are classes.
+    trouble : str
+        Why the labels cannot be classes.
     """
 
     pair: Pair
@@ -143,6 +154,8 @@ class Found:
     objects: int
     pixels: int
     done: bool = False
+    numbers: tuple[tuple[int, int], ...] = ()
+    trouble: str = ""
 
     @property
     def teaching(self) -> int:
@@ -334,7 +347,7 @@ def _samples(pair: Pair, key: PlaneKey, how: How) -> Iterator[Sample]:
         return
     plane = open_plane(pair.source, key, channel=pair.channel)
     regions = args.pop("regions")
-    for cell in _cells(mask):
+    for cell in cells(mask):
         part = tuple(
             slice(max(0, s.start - CONTEXT), min(n, s.stop + CONTEXT))
             for s, n in zip(cell, mask.shape, strict=True)
@@ -360,7 +373,7 @@ def _samples(pair: Pair, key: PlaneKey, how: How) -> Iterator[Sample]:
             yield replace(sample, known=only, origin=(y, x))
 
 
-def _cells(mask: npt.NDArray[np.bool_]) -> Iterator[tuple[slice, slice]]:
+def cells(mask: npt.NDArray[np.bool_]) -> Iterator[tuple[slice, slice]]:
     """Return boxes around what is known: one, or several where it is spread over a big plane."""
     rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     for y in range(int(rows[0]), int(rows[-1]) + 1, _CELL):

@@ -232,7 +232,9 @@ def rewrite(shown: Shown, segmentation: Segmentation, source: ImageSource) -> Sh
 def summary(layer: Labels) -> str:
     """Return in words what a run wrote into its layer: "52 objects · diameter 24 px · 0.5 s", and notes."""
     about = layer.metadata.get(META, {})
-    words = [f"{about.get('objects', 0):,} object{'' if about.get('objects') == 1 else 's'}"]
+    count, of_classes = about.get("objects", 0), about.get("params", {}).get("task") == "classes"
+    one, many = ("class", "classes") if of_classes else ("object", "objects")
+    words = [f"{count:,} {one if count == 1 else many}"]
     if about.get("diameter"):
         words.append(f"diameter {about['diameter']:.0f} px")
     words.append(f"{about.get('seconds', 0.0):.1f} s")
@@ -259,6 +261,8 @@ def _features(segmentation: Segmentation) -> dict[str, Any]:
 
 
 def _count(segmentation: Segmentation) -> int:
+    if segmentation.params.get("task") == "classes":
+        return int(np.count_nonzero(np.unique(segmentation.labels)))
     if "index" in segmentation.features:
         return len(segmentation.features["index"])
     return int(segmentation.labels.max(initial=0))

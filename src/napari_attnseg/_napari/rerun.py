@@ -173,6 +173,8 @@ def _rename_features(layer: Any, segmentation: Segmentation, ids: dict[int, int]
     taken = np.isin(np.asarray(features["index"]), list(ids))
     rows = [ids[int(i)] for i in np.asarray(features["index"])[taken]]
     table = layer.features.drop_duplicates("index").set_index("index")
+    if "class" in features and "class" not in table:
+        table["class"] = ""
     flags = [name for name in table if table[name].dtype == bool]
     table = table.reindex(sorted({*table.index.tolist(), *rows}))
     for name in table:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from napari_attnseg._napari import settings
+from napari_attnseg._napari.classes import class_samples
 from napari_attnseg._napari.corrections import samples
 from napari_attnseg.core import normalize
 from napari_attnseg.core.tiles import centre_window
@@ -144,7 +145,8 @@ def prepare(
     StoreError
         The name is taken, or the folder cannot be written.
     """
-    made = yield from samples(chosen, how)
+    cut = class_samples if how.task == "classes" else samples
+    made = yield from cut(chosen, how)
     for number, kept in enumerate(earlier):
         yield Progress(number, len(earlier), f"Reading {kept.name}")
         made.append(read_sample(kept.path))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from napari.components import ViewerModel
 
-_LOSS, _AP, _DICE = "#8a8f98", "#2fa36b", "#3d8fe0"
+_LOSS = "#8a8f98"
+_COLOURS = ("#2fa36b", "#3d8fe0", "#d98a2b", "#b45fc9", "#d9483b", "#4bb8b0", "#9a9a3c")  # of the scores
 _SMOOTH = 0.85  # of the moving average over steps
 
 
@@ -22,7 +26,8 @@ class Curve(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._viewer = viewer
         self._plots: list[Any] = []
         self._steps: dict[int, float] = {}
-        self._scores: dict[int, tuple[float, float]] = {}
+        self._scores: dict[int, dict[str, float]] = {}
+        self._lines: dict[str, Any] = {}  # of the scores, by name
         self._view: Any = None
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -42,9 +47,9 @@ class Curve(QWidget):  # type: ignore[misc]  # qtpy is untyped
         """Add the loss of a step; one that comes again (a resumed run) takes the place of the first."""
         self._steps[step] = loss
 
-    def add_scores(self, step: int, ap50: float, dice: float) -> None:
-        """Add the scores of a validation, 0..1."""
-        self._scores[step] = ap50, dice
+    def add_scores(self, step: int, scores: Mapping[str, float]) -> None:
+        """Add the scores of a validation, 0..1, by name; the first is drawn thickest."""
+        self._scores[step] = dict(scores)
 
     def points(self) -> tuple[int, int]:
         """Return the numbers of steps and of validations that are drawn."""
@@ -59,9 +64,6 @@ class Curve(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._plots = [self._view.addPlot(row=row, col=0) for row in (0, 1)]
         self._loss = self._plots[0].plot(pen=pg.mkPen(_LOSS, width=1))
         self._mean = self._plots[0].plot(pen=pg.mkPen(_LOSS, width=3))
-        dots = {"symbolSize": 6, "symbolPen": None}
-        self._ap = self._plots[1].plot(pen=pg.mkPen(_AP, width=2), symbol="o", symbolBrush=_AP, **dots)
-        self._dice = self._plots[1].plot(pen=pg.mkPen(_DICE, width=2), symbol="s", symbolBrush=_DICE, **dots)
         for plot in self._plots:
             plot.setMenuEnabled(False)
             plot.setMouseEnabled(x=False, y=False)
@@ -81,8 +83,10 @@ class Curve(QWidget):  # type: ignore[misc]  # qtpy is untyped
         theme = get_theme(self._viewer.theme)
         text = theme.text.as_hex()
         self._view.setBackground(theme.background.as_hex())
-        titles = ("Loss", f"<span style='color:{_AP}'>AP@.5</span> · <span style='color:{_DICE}'>Dice</span>")
-        for plot, title in zip(self._plots, (titles[0], f"{titles[1]} on held-out corrections"), strict=True):
+        names = " · ".join(
+            f"<span style='color:{colour}'>{escape(name)}</span>" for name, colour in self._named()
+        )
+        for plot, title in zip(self._plots, ("Loss", f"{names}, held out"), strict=True):
             plot.setTitle(title, color=text, size="9pt")
             for side in ("left", "bottom"):
                 plot.getAxis(side).setPen(text)
@@ -99,10 +103,31 @@ class Curve(QWidget):  # type: ignore[misc]  # qtpy is untyped
         loss = np.array([self._steps[int(s)] for s in steps], dtype=float)
         self._loss.setData(steps, loss)
         self._mean.setData(steps, _smooth(loss))
-        at = np.array(sorted(self._scores), dtype=float)
-        self._ap.setData(at, np.array([self._scores[int(s)][0] for s in at]))
-        self._dice.setData(at, np.array([self._scores[int(s)][1] for s in at]))
+        self._draw_scores()
         self._plots[1].setVisible(bool(self._scores))
+
+    def _named(self) -> list[tuple[str, str]]:
+        """Return the names of the scores and their colours."""
+        names = dict.fromkeys(name for scores in self._scores.values() for name in scores)
+        return list(zip(names, _COLOURS * (1 + len(names) // len(_COLOURS)), strict=False))
+
+    def _draw_scores(self) -> None:
+        """Draw one line per score, making and removing lines as the names change."""
+        import pyqtgraph as pg
+
+        named = self._named()
+        if list(self._lines) != [name for name, _ in named]:
+            for line in self._lines.values():
+                self._plots[1].removeItem(line)
+            dots = {"symbol": "o", "symbolSize": 6, "symbolPen": None}
+            self._lines = {
+                name: self._plots[1].plot(pen=pg.mkPen(c, width=2 if n else 3), symbolBrush=c, **dots)
+                for n, (name, c) in enumerate(named)
+            }
+            self._paint()
+        for name, line in self._lines.items():
+            at = [step for step in sorted(self._scores) if name in self._scores[step]]
+            line.setData(np.array(at, dtype=float), np.array([self._scores[step][name] for step in at]))
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from napari_attnseg._qt.finetune_sources import SourcesBox
     from napari_attnseg._qt.worker import Jobs
     from napari_attnseg.engine import Engine
+    from napari_attnseg.params import Task
 
 
 class AfterBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
@@ -51,6 +52,7 @@ class AfterBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._viewer, self._session, self._jobs = viewer, session, jobs
         self._sources, self._engine_key = sources, engine_key
         self._place: Place | None = None
+        self._task: Task = "instances"  # of the run
         self._mine = False  # a job of this box is running
         self._comparison: Comparison | None = None
         self.run: Path | None = None
@@ -77,7 +79,8 @@ class AfterBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def show_run(self, run: Path, headline: str, place: Place | None) -> None:
         """Show the result of a run that made a model; compare on its image where that is open."""
         self.run, self._place = run, place
-        parent = runs.read_request(run).parent
+        request = runs.read_request(run)
+        parent, self._task = request.parent, request.params.task
         self.result.show_result(run.name, parent, runs.read_result(run) or {}, f"{headline}: {run.name}")
         self.may_compare()
         if self._place is not None and not self._jobs.busy:
@@ -111,7 +114,7 @@ class AfterBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
             return
         parent = runs.read_request(run).parent
         job = comparison.compare_models(
-            self._engine_of(parent), found, parent, run.name, self._engine_key()[1]
+            self._engine_of(parent), found, parent, run.name, self._engine_key()[1], self._task
         )
         self._do(job, "Comparing the models", lambda made: self._on_compared(made, (parent, run.name)))
 
@@ -138,6 +141,10 @@ class AfterBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         tuning.decide(self.run, "accepted")
         self.end_comparison()
         self.model_chosen.emit(self.run.name)
+        if self._task == "classes":
+            self.result.was_accepted("")
+            self.result.say(f"'{self.run.name}' is the chosen model now: run it in the Segment tab.")
+            return
         count = len(self._sources.pairs())
         layers = "1 Labels layer" if count == 1 else f"{count} Labels layers"
         question = f"Fill {layers} anew with it? Objects you corrected stay; ctrl+z takes it back."

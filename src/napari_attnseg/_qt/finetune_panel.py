@@ -8,7 +8,9 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLineEdit, QPushButton, QVBoxLayout, QWidget
 
 from napari_attnseg._napari import comparison, tuning
+from napari_attnseg._napari.classes import parent_classes
 from napari_attnseg._qt.finetune_after import AfterBox
+from napari_attnseg._qt.finetune_classes import ClassesBox
 from napari_attnseg._qt.finetune_run import RunBox, ask_on_close, duration, warmed
 from napari_attnseg._qt.finetune_shelf import ShelfBox
 from napari_attnseg._qt.finetune_sources import SourcesBox
@@ -17,6 +19,7 @@ from napari_attnseg._qt.params_form import add_row
 from napari_attnseg._qt.run_watch import another, watched_elsewhere
 from napari_attnseg._qt.widgets import MARGIN, combo, form, heading, note, set_note
 from napari_attnseg._qt.worker import Jobs
+from napari_attnseg.core.classes import BACKGROUND
 from napari_attnseg.errors import AttnSegError
 from napari_attnseg.jobs import child
 from napari_attnseg.params import TrainParams
@@ -32,7 +35,13 @@ if TYPE_CHECKING:
     from napari_attnseg._napari.tuning import Place, Started
     from napari_attnseg._napari.watch import LayerWatch
 
-_TIERS = {"Quick: heads and adapters": "quick", "Full: all of the network": "full"}
+_TIERS = {"Quick: a minute or two": "quick", "Full: until it stops getting better": "full"}
+
+_TASKS = {"Objects": "instances", "Classes": "classes"}
+_TASK_HELP = (
+    "Objects: one number for each object, as in the result of a run. Classes: one number for each kind of "
+    "pixel, painted in a Labels layer (1 nucleus, 2 cytoplasm…)."
+)
 
 
 class FinetunePanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
@@ -66,6 +75,8 @@ class FinetunePanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         column.setSpacing(6)
         self.waiting = WaitingBox()
         self.sources = SourcesBox(viewer, session, watch)
+        self.classes_box = ClassesBox()
+        self.classes_box.hide()
         self.shelf = ShelfBox()
         self.total_line = note(name="attnseg_tune_total")
         self.run_box = RunBox(viewer)
@@ -78,8 +89,14 @@ class FinetunePanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         inner = QVBoxLayout(self.setup)
         inner.setContentsMargins(0, 0, 0, 0)
         inner.setSpacing(6)
+        learn = form()
+        self.task_box = combo("attnseg_task", _TASK_HELP)
+        for text, value in _TASKS.items():
+            self.task_box.addItem(text, value)
+        add_row(learn, "Learn", self.task_box)
+        inner.addLayout(learn)
         inner.addWidget(heading("Learn from"))
-        for part in (self.sources, self.shelf, self.total_line):
+        for part in (self.sources, self.classes_box, self.shelf, self.total_line):
             inner.addWidget(part)
         inner.addWidget(heading("New model"))
         self._add_form(inner)
@@ -112,7 +129,9 @@ class FinetunePanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             column.addWidget(part)
 
     def _connect(self) -> None:
-        self.sources.changed.connect(self.refresh)
+        self.task_box.currentIndexChanged.connect(self._on_task)
+        self.classes_box.changed.connect(self._on_names)
+        self.sources.changed.connect(self._on_sources)
         self.shelf.changed.connect(self.refresh)
         self.tier_box.currentIndexChanged.connect(self._fill_cost)
         self.name_edit.textChanged.connect(self.refresh)
@@ -166,8 +185,9 @@ class FinetunePanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         """Return the parameters of the next run; ``ValueError`` for a name that is empty."""
         parent, device = self._engine_key()
         return TrainParams(
-            name=self.name_edit.text().strip(), start=parent, tier=self.tier_box.currentData(), device=device
-        )
+            name=self.name_edit.text().strip(), start=parent, tier=self.tier_box.currentData(), device=device,
+            task=self.task_box.currentData(),
+        )  # fmt: skip
 
     def objects(self) -> int:
         """Return how many objects would teach."""
@@ -182,8 +202,33 @@ class FinetunePanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             return "The samples are being written…"
         if (other := another(self.running)) is not None:
             return f"'{other.name}' is learning in another window."
+        classes = self.task_box.currentData() == "classes"
+        if not classes and (told := parent_classes(self._engine_key()[0])):
+            said = ", ".join(told)
+            return f"The model tells classes apart ({said}): learn classes, or choose another model."
         why = self.sources.reason() if self.sources.chosen() or not self.shelf.chosen() else ""
-        return why or tuning.few(self.objects()) or tuning.name_trouble(self.name_edit.text().strip())
+        if classes:
+            why = why or ("" if self.shelf.chosen() else self.classes_box.reason())
+        else:
+            why = why or tuning.few(self.objects())
+        return why or tuning.name_trouble(self.name_edit.text().strip())
+
+    def _on_task(self, *_: Any) -> None:
+        task = self.task_box.currentData()
+        self.classes_box.setVisible(task == "classes")
+        self.sources.set_task(task)
+        self.shelf.set_task(task)
+        self._on_sources()
+
+    def _on_sources(self) -> None:
+        if self.task_box.currentData() == "classes":
+            self.classes_box.fill(self.sources.chosen(), parent_classes(self._engine_key()[0]))
+            self.sources.names = self.classes_box.names()
+        self.refresh()
+
+    def _on_names(self) -> None:
+        self.sources.names = self.classes_box.names()
+        self.refresh()
 
     def refresh(self, *_: Any) -> None:
         """Say what would be learnt from, and whether Start can be pressed."""
@@ -191,8 +236,12 @@ class FinetunePanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         chosen, earlier = self.sources.chosen(), self.shelf.chosen()
         pixels, count = sum(found.pixels for found in chosen), self.objects()
         planes = sum(1 for found in chosen if found.pixels) + len(earlier)
+        kinds = len({name for _, name in self.classes_box.names() if name.lower() != BACKGROUND})
+        what = f"{count} object{'' if count == 1 else 's'}"
+        if self.task_box.currentData() == "classes":
+            what = f"{kinds} class{'' if kinds == 1 else 'es'}" if kinds else ""
         parts = [
-            f"{count} object{'' if count == 1 else 's'}",
+            what,
             f"{pixels:,} pixels" if pixels else "",
             f"{planes} plane{'' if planes == 1 else 's'}",
         ]
@@ -233,6 +282,7 @@ class FinetunePanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def _on_session(self, new: Any, old: Any) -> None:
         if new.engine_key != old.engine_key:
             self._suggest()
+            self._on_sources()
         self.refresh()
         self.after.may_compare()
 

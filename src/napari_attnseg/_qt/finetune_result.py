@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QButtonGroup, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from napari_attnseg._napari.comparison import LEGEND
+from napari_attnseg._napari.comparison import CLASS_LEGEND, LEGEND
 from napari_attnseg._qt.finetune_run import duration
 from napari_attnseg._qt.widgets import heading, note, set_note
 from napari_attnseg.core.corrections import TOO_FEW
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 _LOOKS = {"before": "Before", "after": "After", "difference": "Difference", "labels": "Yours"}
 _CELL = "<td style='padding-right:10px'>"
 _SCORES = (("ap50", "AP@.5"), ("pq", "PQ"), ("dice", "Dice"))
+_FEW_AREAS = (
+    "too little is painted to judge: from 8 strokes or regions on, with each class in two or more, some are "
+    "held out and scored"
+)
 
 
 class ResultBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
@@ -79,6 +84,7 @@ class ResultBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def show_result(self, name: str, parent: str, result: Mapping[str, Any], headline: str) -> None:
         """Show how a model did, and ask what shall become of it."""
         self.name = name
+        self.legend.setText(CLASS_LEGEND if result.get("task") == "classes" else LEGEND)
         self.title.setText(f"<b>{headline}</b>")
         self.table.setText(table(parent, name, result))
         self.compared(False)
@@ -130,9 +136,13 @@ def table(parent: str, name: str, result: Mapping[str, Any]) -> str:
     took = f"{result.get('steps', 0)} steps, {duration(float(result.get('seconds') or 0))}."
     if not before or not after:
         why = str(result.get("reason") or "nothing was held out")
-        if why == TOO_FEW:
+        if why == TOO_FEW and result.get("task") == "classes":
+            why = _FEW_AREAS
+        elif why == TOO_FEW:
             why = "too few objects to judge: from 8 corrected objects on, some are held out and scored"
         return f"<p>No scores: {why}. Compare by eye instead.</p><p>{took}</p>"
+    if "per_class" in after:
+        return _class_table(parent, name, before, after, took)
     rows = "".join(
         f"<tr>{_CELL}{title}</td>{_CELL}{before[key]:.2f}</td>{_CELL}<b>{after[key]:.2f}</b></td>"
         f"<td>{round(after[key] - before[key], 2) + 0.0:+.2f}</td></tr>"
@@ -145,6 +155,30 @@ def table(parent: str, name: str, result: Mapping[str, Any]) -> str:
         f"<p>On {count} corrected object{'' if count == 1 else 's'} that were held out; the best step was "
         f"chosen by them. {took}</p>"
     )
+
+
+def _class_table(
+    parent: str, name: str, before: Mapping[str, Any], after: Mapping[str, Any], took: str
+) -> str:
+    """Return Dice of each class, of all on average, and of the foreground, before and after."""
+    rows = [("mean Dice", before["dice"], after["dice"])]
+    rows += [(each, before["per_class"].get(each), dice) for each, dice in after["per_class"].items()]
+    rows.append(("any class", before["foreground"], after["foreground"]))
+    if all(dice is None for dice in before["per_class"].values()):
+        rows[0] = ("mean Dice", None, after["dice"])
+    lines = "".join(
+        f"<tr>{_CELL}{escape(title)}</td>{_CELL}{_two(old)}</td>{_CELL}<b>{_two(new)}</b></td></tr>"
+        for title, old, new in rows
+    )
+    return (
+        f"<table><tr><td></td>{_CELL}{parent}</td>{_CELL}{name}</td></tr>{lines}</table>"
+        f"<p>Dice on {after['pixels']:,} pixels that were held out; the best step was chosen by them. "
+        f"{took}</p>"
+    )
+
+
+def _two(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
 
 
 def _button(text: str, name: str) -> QPushButton:

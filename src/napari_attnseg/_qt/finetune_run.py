@@ -120,10 +120,15 @@ class RunBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._say(" · ".join(part for part in (f"step {step} of {total}", left, self._cost) if part))
 
     def _on_val(self, line: dict[str, Any]) -> None:
-        step, ap, dice = int(line["step"]), float(line["ap50"]), float(line["dice"])
-        self.curve.add_scores(step, ap, dice)
         best = ", the best so far" if line.get("best") else ""
-        set_note(self.score_line, f"Held-out corrections: AP@.5 {ap:.2f}, Dice {dice:.2f}{best}")
+        if "per_class" in line:
+            dice = {name: float(d) for name, d in line["per_class"].items() if d is not None}
+            scores = {"mean Dice": float(line["dice"]), **dice}
+        else:
+            scores = {"AP@.5": float(line["ap50"]), "Dice": float(line["dice"])}
+        self.curve.add_scores(int(line["step"]), scores)
+        said = ", ".join(f"{name} {score:.2f}" for name, score in scores.items())
+        set_note(self.score_line, f"Held out: {said}{best}")
 
     def _on_preview(self, line: dict[str, Any]) -> None:
         self._fresh = True

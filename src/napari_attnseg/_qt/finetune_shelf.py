@@ -35,6 +35,7 @@ class ShelfBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._kept: dict[str, Kept] = {}
         self._ticked: set[str] = set()
         self._stale = False
+        self._task = "instances"
         self._reader = Jobs(self)
         self.open_box = QCheckBox("Corrections of earlier days")
         self.open_box.setObjectName("attnseg_shelf_open")
@@ -63,6 +64,11 @@ class ShelfBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         """Stop reading."""
         self._reader.cancel()
 
+    def set_task(self, task: str) -> None:
+        """List the samples that teach objects, or those that teach classes."""
+        self._task = task
+        self.fill()
+
     def chosen(self) -> list[Kept]:
         """Return the ticked samples; none while the list is closed."""
         if not self.open_box.isChecked():
@@ -89,6 +95,7 @@ class ShelfBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.changed.emit()
 
     def _on_shelf(self, found: list[Shelved]) -> None:
+        found = [one for one in found if bool(one.kept.classes) == (self._task == "classes")]
         self._kept = {one.kept.key: one.kept for one in found}
         self._ticked &= self._kept.keys()
         self.listed.blockSignals(True)
@@ -97,6 +104,7 @@ class ShelfBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
             kept = one.kept
             day = time.strftime("%Y-%m-%d", time.localtime(kept.created))
             count = f"{kept.objects} object{'' if kept.objects == 1 else 's'}"
+            count = ", ".join(kept.classes) or count
             item = QListWidgetItem(QIcon(_pixmap(one.thumbnail)), f"{kept.name or 'image'}\n{count} · {day}")
             item.setData(_ROLE, kept.key)
             item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)

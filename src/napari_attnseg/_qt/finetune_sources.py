@@ -8,6 +8,7 @@ from napari.layers import Labels, Shapes
 from qtpy.QtCore import QSignalBlocker, Qt, QTimer, Signal
 from qtpy.QtWidgets import QCheckBox, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
 
+from napari_attnseg._napari.classes import class_pairs, scan_classes
 from napari_attnseg._napari.corrections import Found, How, Pair, mark_done, outlines, pairs, scan
 from napari_attnseg._napari.layers import plane_at
 from napari_attnseg._qt.params_form import add_row, show_row
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from napari_attnseg._napari.session import Session
     from napari_attnseg._napari.watch import LayerWatch
+    from napari_attnseg.params import Task
 
 _CHOICES = (
     ("What I corrected", "objects"),
@@ -31,6 +33,10 @@ _HELP = (
     "Which pixels teach. What I corrected: objects that you drew, reshaped or erased, and a thin ring "
     "around them. Regions: all that lies in shapes you drew. Planes ticked as done, or everything: "
     "unlabelled pixels there are taken for background."
+)
+_CLASSES_HELP = (
+    "Which pixels teach. What I painted: all numbers but 0; in labels of a run, what you changed. Regions: "
+    "all that lies in shapes you drew. Planes ticked as done, or everything: 0 is background there."
 )
 _FOREIGN = (
     "These labels did not come from a run of this window (or were reloaded), so nothing tells what you "
@@ -54,6 +60,8 @@ class SourcesBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._heard: list[Any] = []  # layers whose edits are listened to
         self._shapes: list[Shapes] = []
         self._on = self._stale = False
+        self.task: Task = "instances"
+        self.names: tuple[tuple[int, str], ...] = ()  # of class numbers
         self._scanner = Jobs(self)
         self.tree = QTreeWidget()
         self.tree.setObjectName("attnseg_sources")
@@ -120,7 +128,19 @@ class SourcesBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         """Return what counts as known."""
         layer = self.shapes()
         regions = outlines(layer) if layer is not None and "regions" in self._modes() else ()
-        return How(self.known_box.currentData(), self.foreign_box.currentData(), regions)
+        known = self.known_box.currentData()
+        foreign = known if self.task == "classes" else self.foreign_box.currentData()
+        return How(known, foreign, regions, self.task, self.names)
+
+    def set_task(self, task: Task) -> None:
+        """Learn objects or classes."""
+        self.task = task
+        classes = task == "classes"
+        self.known_box.setItemText(0, "What I painted" if classes else _CHOICES[0][0])
+        self.known_box.setToolTip(_CLASSES_HELP if classes else _HELP)
+        self._found = []
+        self._show_rows()
+        self.rescan()
 
     def shapes(self) -> Shapes | None:
         """Return the chosen Shapes layer."""
@@ -138,10 +158,12 @@ class SourcesBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
     def reason(self) -> str:
         """Return why nothing can be learnt from what is ticked; "" where it can."""
+        if not self._pairs and self.task == "classes":
+            return "Add a Labels layer over an image and paint 1, 2, 3… in it, one number for each class."
         if not self._pairs:
             return "Segment an image and correct some objects, or add a Labels layer over an image."
         chosen = self.chosen()
-        if any(found.pair.kept is None for found in chosen) and not self.foreign_box.currentData():
+        if any(self._foreign(found) for found in chosen) and not self.foreign_box.currentData():
             return "Say under 'Other labels' what is known in labels that did not come from a run."
         if chosen and "regions" in self._modes() and not self.how().regions:
             return "Draw a region in a Shapes layer (rectangle, ellipse or polygon)."
@@ -153,12 +175,21 @@ class SourcesBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         """Return what counts as known in the ticked rows."""
         modes = set()
         for found in self.chosen() or [f for f in self._found if f.pair.kept is not None]:
-            box = self.foreign_box if found.pair.kept is None else self.known_box
+            box = self.foreign_box if self._foreign(found) else self.known_box
             modes.add(str(box.currentData()))
         return modes or {str(self.known_box.currentData())}
 
+    def _foreign(self, found: Found) -> bool:
+        """Tell whether the user is asked apart what is known there."""
+        return self.task == "instances" and found.pair.kept is None
+
     def _ticked(self, found: Found) -> bool:
-        return self._ticks.get(_row(found), found.pair.kept is not None)
+        mine = found.pair.kept is not None
+        default = mine if self.task == "instances" else not found.trouble and bool(found.pixels or mine)
+        return self._ticks.get(self._row(found), default)
+
+    def _row(self, found: Found) -> str:
+        return f"{self.task} {found.pair.key} {found.key.index}"
 
     # -- keeping the list right ---------------------------------------------------------------------
 
@@ -188,9 +219,12 @@ class SourcesBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
             return
         self._stale = False
         self._pairs = pairs(self._viewer.layers, self._session)
+        if self.task == "classes":
+            self._pairs = class_pairs(self._pairs)
         self._fill_shapes()
         self._hear([pair.labels for pair in self._pairs] + self._shapes)
-        self._scanner.start_job(scan(self._pairs, self.how()), "Comparing", self._on_found)
+        look = scan_classes if self.task == "classes" else scan
+        self._scanner.start_job(look(self._pairs, self.how()), "Comparing", self._on_found)
 
     def _on_found(self, found: list[Found]) -> None:
         self._found = [one for one in found if one.pair.labels in self._viewer.layers]
@@ -247,7 +281,7 @@ class SourcesBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self._tick(item, found)
 
     def _tick(self, item: QTreeWidgetItem, found: Found) -> None:
-        item.setData(0, _ROLE, _row(found))
+        item.setData(0, _ROLE, self._row(found))
         item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
         on = Qt.CheckState.Checked if self._ticked(found) else Qt.CheckState.Unchecked
         item.setCheckState(0, on)
@@ -271,8 +305,8 @@ class SourcesBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def _show_rows(self) -> None:
         """Show the rows that count for what is ticked."""
         chosen = self.chosen()
-        foreign = any(found.pair.kept is None for found in chosen)
-        own = not foreign or any(found.pair.kept is not None for found in chosen)
+        foreign = any(self._foreign(found) for found in chosen)
+        own = not foreign or any(not self._foreign(found) for found in chosen)
         modes = self._modes()
         show_row(self._layout, self.known_box, own)
         show_row(self._layout, self.foreign_box, foreign)
@@ -316,7 +350,9 @@ class SourcesBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
 def words(found: Found) -> str:
     """Say what a plane teaches: "3 added, 1 removed · 1,204 pixels"."""
-    if found.pair.kept is None or not found.changes.count:
+    if found.numbers or found.trouble:
+        said = found.trouble or f"{found.objects} class{'' if found.objects == 1 else 'es'}"
+    elif found.pair.kept is None or not found.changes.count:
         one = f"{found.objects} object{'' if found.objects == 1 else 's'}"
         said = one if found.pixels else "nothing corrected"
         if found.pair.kept is None and not found.pixels:
@@ -325,10 +361,6 @@ def words(found: Found) -> str:
         said = found.changes.summary()
     parts = [said, f"{found.pixels:,} pixels" if found.pixels else "", "done" if found.done else ""]
     return " · ".join(part for part in parts if part)
-
-
-def _row(found: Found) -> str:
-    return f"{found.pair.key} {found.key.index}"
 
 
 def _choice(name: str, help_text: str, *, ask: bool = False) -> Any:

@@ -9,6 +9,7 @@ from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_attnseg._napari import cards, settings
+from napari_attnseg._napari.classes import show_as_painted
 from napari_attnseg._napari.layers import show_result, summary
 from napari_attnseg._napari.orders import SCOPES, Scope, chosen_images, order_for, run_orders
 from napari_attnseg._napari.session import Run
@@ -17,6 +18,7 @@ from napari_attnseg._qt.job_bar import JobBar
 from napari_attnseg._qt.params_form import ParamsForm, add_row, show_row
 from napari_attnseg._qt.readout_box import ReadoutBox
 from napari_attnseg._qt.widgets import MARGIN, combo, form, note, set_note
+from napari_attnseg.core.classes import class_names
 from napari_attnseg.errors import AttnSegError
 from napari_attnseg.jobs.segment import needs_engine
 from napari_attnseg.params import SegmentParams
@@ -142,6 +144,8 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             "channel": self.rows.channel,
             "tile": settings.read().tile,
         }
+        if not self._tells_classes:
+            values["task"] = "instances"
         return SegmentParams(**values)
 
     def orders(self) -> list[Order]:
@@ -199,6 +203,14 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         index = self.model_box.findData(name)
         if index >= 0:
             self.model_box.setCurrentIndex(index)
+            if self._tells_classes:
+                self.classic.set_values({"task": "classes"})
+
+    @property
+    def _tells_classes(self) -> bool:
+        """Whether the chosen model tells classes apart."""
+        card = self.model_box.currentData(Qt.ItemDataRole.UserRole + 1)
+        return card is not None and bool(class_names(card))
 
     def refresh(self, *_: Any) -> None:
         """Show the rows that count for the method, and whether Run can be pressed."""
@@ -207,8 +219,7 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         show_row(self._layout, self.model_box, network)
         self.device.show_row("device", network)
         self.diameter.show(method == "attention")
-        card = self.model_box.currentData(Qt.ItemDataRole.UserRole + 1)
-        self.classic.show_row("task", method == "attention" and card is not None and len(card.classes) > 1)
+        self.classic.show_row("task", method == "attention" and self._tells_classes)
         for name in ("clusters", "kmeans_on"):
             self.classic.show_row(name, method == "kmeans")
         for name in ("segments", "compactness"):
@@ -326,6 +337,7 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
                 "field": None if order.field is None else [[s.start, s.stop] for s in order.field],
             },
         )
+        show_as_painted(shown.layer, self._viewer.layers)
         run = Run(
             image=order.image,
             source=order.source,

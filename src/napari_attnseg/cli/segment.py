@@ -61,7 +61,10 @@ def segment_command(files: tuple[Path, ...], out: Path, as_json: bool, **values:
             failed.append((path, err))
             say(f"Failed: {path}: {err.message}\nHint: {err.hint}")
             continue
-        say(f"{path} -> {target}: {done[-1]['objects']} objects in {done[-1]['seconds']:.1f} s")
+        what = f"{done[-1]['objects']} objects"
+        if params.task == "classes":
+            what = f"classes {', '.join(done[-1].get('classes', ())) or '1'}"
+        say(f"{path} -> {target}: {what} in {done[-1]['seconds']:.1f} s")
     report(
         {
             "method": params.method,
@@ -101,11 +104,13 @@ def segment_file(
     write_labels(target, result.labels, source.plane_axes + "YX")
     for note in result.notes:
         say(f"{path}: {note}")
+    names = result.features["class"] if params.task == "classes" and "class" in result.features else None
     return {
         "input": str(path),
         "output": str(target),
         "shape": list(result.labels.shape),
         "objects": int(result.labels.max(initial=0)),
+        **({} if names is None else {"classes": [str(name) for name in names]}),
         "diameter": round(result.diameter, 2),
         "seconds": round(time.perf_counter() - start, 3),
     }

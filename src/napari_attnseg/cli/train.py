@@ -10,7 +10,7 @@ import click
 
 from napari_attnseg.cli.common import FILE, json_option, progress_bar, report, say
 from napari_attnseg.errors import InputError
-from napari_attnseg.params import Device, Known, Tier, TrainParams
+from napari_attnseg.params import Device, Known, Task, Tier, TrainParams
 from napari_attnseg.records import Progress, TrainEvent, TrainStep
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ MINUTES = 10.0  # from scratch, when neither --steps nor --minutes is given
 @click.option(
     "--tier",
     type=click.Choice(get_args(Tier)),
-    help="quick: heads and low-rank adapters on the decoder; full: all weights.  [default: full, which "
-    "serves fully labelled folders best; not used from scratch]",
+    help="quick: small crops, a minute or two; full: larger crops, until it stops getting better.  "
+    "[default: full, which serves fully labelled folders best; not used from scratch]",
 )
 @click.option("--steps", type=click.IntRange(1), help="Number of training steps.")
 @click.option(
@@ -41,6 +41,14 @@ MINUTES = 10.0  # from scratch, when neither --steps nor --minutes is given
 )
 @click.option("--seed", type=click.IntRange(0), help="Of all random choices.  [default: 0]")
 @click.option("--device", type=click.Choice(get_args(Device)), help="Where.  [default: auto]")
+@click.option(
+    "--task",
+    type=click.Choice(get_args(Task)),
+    help="What the labels are: instances, or classes: 1, 2... for each class.  [default: instances]",
+)
+@click.option(
+    "--classes", help="Names of the class numbers: 'nucleus,cytoplasm'.  [default: class 1, class 2...]"
+)
 @click.option(
     "--known",
     help="Pixels that teach. all: every pixel, 0 is background. objects: labelled objects and their borders. "
@@ -73,10 +81,13 @@ def _train_folders(given: dict[str, Any], resume: bool, as_json: bool) -> None:
     if "steps" in given and "minutes" in given:
         raise InputError("Both --steps and --minutes are given.", "Give one of them.")
     images, labels = given.pop("images"), given.pop("labels")
+    if given.get("task") != "classes" and "classes" in given:
+        raise InputError("--classes is given without --task classes.", "Give both.")
+    names = tuple(name.strip() for name in str(given.pop("classes", "")).split(",") if name.strip())
     known, masks = given.pop("known", "all"), None
     if known not in get_args(Known):
         known, masks = "all", Path(known)
-    params = TrainParams(**{"tier": "full", **given}, known=known, resume=resume)
+    params = TrainParams(**{"tier": "full", **given}, classes=names, known=known, resume=resume)
     if params.start == "scratch" and params.steps is None and params.minutes is None:
         params = params.model_copy(update={"minutes": MINUTES})
     planes, last, outcome = _drive(train_folders(images, labels, params, masks), as_json)
@@ -105,6 +116,10 @@ def _judged(outcome: dict[str, Any]) -> str:
     """Return the scores on what was held out, in words."""
     if not outcome:
         return ""
+    if outcome["before"] and "per_class" in (outcome["after"] or {}):
+        after = outcome["after"]
+        each = ", ".join(f"{n} {d:.2f}" for n, d in after["per_class"].items() if d is not None)
+        return f" Mean Dice of classes on held-out areas: {after['dice']:.2f} ({each})."
     if outcome["before"] and outcome["after"]:
         before, after = outcome["before"]["ap50"], outcome["after"]["ap50"]
         count = outcome["after"]["objects"]
@@ -147,5 +162,7 @@ def _as_progress(said: Said, last: TrainStep | None) -> Progress:
     if isinstance(said, TrainStep):
         return Progress(step, total, f"loss {said.loss:.3f}")
     words = {"val": "AP@.5 {ap50:.2f} on held-out objects", "estimate": "about {seconds:.0f} s in all"}
+    if "per_class" in said.data:
+        words["val"] = "mean Dice {dice:.2f} on held-out areas"
     text = words.get(said.kind, "{note}" if "note" in said.data else said.kind)
     return Progress(step, total, text.format(**said.data))

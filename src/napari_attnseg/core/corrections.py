@@ -158,16 +158,16 @@ def known_mask(
         whole: Mask = regions & ((after == 0) | ~np.isin(after, cut))
         return whole
     mine = np.isin(after, changes.corrected) if changes.corrected else np.zeros(after.shape, dtype=bool)
-    known = mine | ((after == 0) & _near(mine, margin))
+    known = mine | ((after == 0) & near(mine, margin))
     if before is not None:
         erased = (before != 0) & (after == 0)
         gone = np.isin(before, changes.removed) if changes.removed else np.zeros(after.shape, dtype=bool)
         was = [i for i in changes.reshaped if (before == i).any()]  # a napari edit keeps the object's id
-        known = known | (erased & (gone | np.isin(before, was) | _near(mine, margin)))
+        known = known | (erased & (gone | np.isin(before, was) | near(mine, margin)))
     return np.asarray(known, dtype=bool)
 
 
-def _near(mask: Mask, margin: int) -> Mask:
+def near(mask: Mask, margin: int) -> Mask:
     """Return the pixels at most ``margin`` from ``mask`` (Euclidean), without scanning empty images."""
     from scipy.ndimage import distance_transform_edt
 
@@ -266,9 +266,7 @@ def hold_out(samples: Sequence[Sample], seed: int = 0, *, margin: int = MARGIN) 
     if len(fields) >= 4 and all(s.name for s in samples):
         return _by_field(samples, [fields[i] for i in rng.permutation(len(fields))], want)
     picked = {listed[i] for i in rng.permutation(len(listed))[:want]}
-    zones = [
-        _near(np.isin(s.labels, [i for m, i in picked if m == n]), margin) for n, s in enumerate(samples)
-    ]
+    zones = [near(np.isin(s.labels, [i for m, i in picked if m == n]), margin) for n, s in enumerate(samples)]
     train, held = [], []
     for n, sample in enumerate(samples):
         mine = tuple(sorted(i for m, i in picked if m == n))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_attnseg import __version__
+from napari_attnseg.core.classes import class_features, class_names
 from napari_attnseg.core.labels import edge_ids
 from napari_attnseg.core.size import estimate_diameter
 from napari_attnseg.core.stitch import Stitcher
@@ -55,7 +56,7 @@ def segment_big(
         diameters.append(diameter)
     return Segmentation(
         labels=out.labels,
-        features=out.features(),
+        features=class_features(out.features(), class_names(engine.card), params.task),
         params=params.model_dump(),
         card_id=engine.card.id,
         version=__version__,
@@ -111,7 +112,10 @@ def _finished(
     kept: Sequence[tuple[int, Mapping[str, npt.NDArray[np.generic]]]],
     params: SegmentParams,
 ) -> Labelled:
-    """Drop edge objects, rename to 1..n, and give every object the mean confidence of its pieces."""
+    """Drop edge objects, rename to 1..n, and give every object the mean confidence of its pieces.
+
+    The class is that of the largest piece.
+    """
     if params.drop_edge:
         gone = edge_ids(labels)
     else:
@@ -126,14 +130,21 @@ def _finished(
         area += np.bincount(strip.ravel(), minlength=count + 1)
         strip[:] = names[strip]
     weight, total = np.zeros(count + 1), np.zeros(count + 1)
+    largest, kind = np.zeros(count + 1), np.zeros(count + 1, dtype=np.int32)
     for offset, features in kept:
         index = new_id[np.asarray(features["index"], dtype=np.int64) + offset]
         size = np.asarray(features["size"], dtype=np.float64)
         np.add.at(weight, index, size)
         np.add.at(total, index, size * np.asarray(features["confidence"], dtype=np.float64))
+        if "class" in features:
+            order = np.argsort(size)  # of two pieces of one object the larger is written last
+            order = order[size[order] > largest[index[order]]]
+            largest[index[order]] = size[order]
+            kind[index[order]] = np.asarray(features["class"])[order]
     confidence = (total / np.maximum(weight, 1.0))[stay].astype(np.float32)
-    return labels, {
+    found: dict[str, npt.NDArray[np.generic]] = {
         "index": np.arange(1, len(stay) + 1, dtype=np.int32),
         "confidence": confidence,
         "size": area[stay],
     }
+    return labels, {**found, "class": kind[stay]} if kind.any() else found

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_attnseg.core.axes import check, clip_field, plane_keys
+from napari_attnseg.core.classes import class_names
 from napari_attnseg.core.size import ZOOM_LIMITS, zoom_search
 from napari_attnseg.core.tiles import ALIGN, HALO, TILE, plan_tiles
 from napari_attnseg.jobs.planes import Plane, centre, open_plane
@@ -153,7 +155,8 @@ def encode(
     field = clip_field(source, field)
     keys = list(plane_keys(source) if planes is None else planes)
     shape = field[0].stop - field[0].start, field[1].stop - field[1].start
-    found = Encoded({}, {}, {}, field, engine.card.id, default_readout(engine))
+    card = engine.card
+    found = Encoded({}, {}, {}, field, card.id, default_readout(engine), class_names(card))
     maps, norms, zooms = dict(found.maps), dict(found.norms), dict(found.zoom)
     done = 0
     per_plane = len(tiles_of(shape, params, 1.0))
@@ -172,4 +175,4 @@ def encode(
         yield Progress(
             done, done + per_plane * (len(keys) - number - 1), f"Plane {number + 1} of {len(keys)}"
         )
-    return Encoded(maps, norms, zooms, field, found.card_id, found.readout)
+    return replace(found, maps=maps, norms=norms, zoom=zooms)

@@ -10,6 +10,7 @@ import numpy as np
 
 from napari_attnseg import __version__
 from napari_attnseg.core.axes import check, clip_field, plane_keys
+from napari_attnseg.core.classes import class_features, class_map, majority
 from napari_attnseg.core.labels import clean_regions
 from napari_attnseg.core.postprocess import read_out
 from napari_attnseg.core.size import estimate_diameter
@@ -43,14 +44,16 @@ def needs_engine(params: SegmentParams) -> bool:
 def plane_labels(
     maps: DenseMaps, params: SegmentParams, default: str
 ) -> tuple[npt.NDArray[np.int32], Mapping[str, npt.NDArray[np.generic]]]:
-    """Return labels (H, W) and per-object features of one plane; task "classes" has no features."""
-    if params.task == "instances":
-        return read_out(maps, params, default)
+    """Return labels (H, W) and per-object features of one plane; task "classes" has no features.
+
+    Objects of a model with classes have the number of theirs in the feature ``class``.
+    """
+    if params.task == "classes":
+        return clean_classes(class_map(maps, params.threshold), params), {}
+    labels, features = read_out(maps, params, default)
     if maps.classes is None:
-        classes = (maps.foreground > params.threshold).astype(np.int32)
-    else:
-        classes = maps.classes.argmax(axis=0).astype(np.int32)
-    return clean_classes(classes, params), {}
+        return labels, features
+    return labels, {**features, "class": majority(labels, maps.classes)}
 
 
 def clean_classes(classes: npt.NDArray[np.int32], params: SegmentParams) -> npt.NDArray[np.int32]:
@@ -94,7 +97,7 @@ def assemble(
         diameters.append(params.diameter or estimate_diameter(maps) or 0.0)
     return Segmentation(
         labels=out.labels,
-        features=out.features(),
+        features=class_features(out.features(), encoded.classes, params.task),
         params=params.model_dump(),
         card_id=encoded.card_id,
         version=__version__,

@@ -11,9 +11,10 @@ import numpy as np
 from napari_attnseg import engine as door
 from napari_attnseg.core import normalize
 from napari_attnseg.core.axes import plane_keys, read_plane
+from napari_attnseg.core.classes import class_names, class_numbers, numbered_names
 from napari_attnseg.core.corrections import Changes, compare_labels, known_mask
 from napari_attnseg.core.labels import compact
-from napari_attnseg.errors import TrainingDataError
+from napari_attnseg.errors import ModelError, TrainingDataError
 from napari_attnseg.jobs.planes import open_plane
 from napari_attnseg.records import Progress, Sample, TrainEvent, TrainStep
 from napari_attnseg.store import models
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_attnseg.params import TrainParams
+    from napari_attnseg.params import Task, TrainParams
 
 
 def train_folders(
@@ -64,6 +65,8 @@ def train_folders(
     started = time.monotonic()
     models.check_name(params.name)
     models.check_home()
+    if params.start == "scratch" and params.task == "classes":
+        raise ModelError("Classes cannot be learnt from scratch.", "Start from 'base'.")
     if params.start != "scratch":
         models.find(params.start)  # an unknown name is said before the images are read
     samples: list[Sample] = []
@@ -71,12 +74,15 @@ def train_folders(
     mask_of = {} if masks is None else images_in(masks)
     for number, (image, label) in enumerate(pairs):
         yield Progress(number, len(pairs), f"Reading {image.name}")
-        read = list(read_samples(image, label))
+        read = list(read_samples(image, label, params.task))
         if masks is not None:
             read = masked(read, mask_of.get(image.stem), image)
         samples.extend(with_known(read, params.known))
+    if params.task == "classes":
+        samples = with_names(samples, params)
     if not any(s.labels.any() for s in samples):
-        raise TrainingDataError(f"The labels in '{labels}' hold no object.", "Draw some objects first.")
+        what = "class" if params.task == "classes" else "object"
+        raise TrainingDataError(f"The labels in '{labels}' hold no {what}.", "Draw some first.")
     yield from door.train_model(samples, params, started=started)
     return len(samples)
 
@@ -102,17 +108,31 @@ def masked(samples: list[Sample], mask: Path | None, image: Path) -> list[Sample
         )
     changes = Changes()
     return [
-        replace(s, known=known_mask(None, s.labels, changes, "regions", plane))
+        replace(s, known=plane if s.classes else known_mask(None, s.labels, changes, "regions", plane))
         for s, plane in zip(samples, planes, strict=True)
     ]
 
 
+def with_names(samples: list[Sample], params: TrainParams) -> list[Sample]:
+    """Return samples of classes with the names of their numbers: those given, the parent's, or "class n"."""
+    given = params.classes or class_names(models.find(params.start).card)
+    count = max(len(s.classes) for s in samples)
+    return [replace(s, classes=numbered_names(count, given)) for s in samples]
+
+
 def with_known(samples: list[Sample], known: str) -> list[Sample]:
-    """Return samples of which only the objects and a ring around them teach, when ``known`` is "objects"."""
+    """Return samples of which only the objects and a ring around them teach, when ``known`` is "objects".
+
+    Of classes, only what is not 0 teaches then.
+    """
     if known == "all":
         return samples
     return [
-        replace(s, known=s.known & known_mask(None, s.labels, compare_labels(None, s.labels)))
+        replace(
+            s,
+            known=s.known
+            & (s.labels != 0 if s.classes else known_mask(None, s.labels, compare_labels(None, s.labels))),
+        )
         for s in samples
     ]
 
@@ -130,13 +150,14 @@ def pair_by_stem(images: Path, labels: Path) -> list[tuple[Path, Path]]:
     return pairs
 
 
-def read_samples(image: Path, labels: Path) -> Iterator[Sample]:
-    """Read one pair, one sample per plane.
+def read_samples(image: Path, labels: Path, task: Task = "instances") -> Iterator[Sample]:
+    """Read one pair, one sample per plane; class numbers keep their values.
 
     Raises
     ------
     TrainingDataError
-        The planes of the two files do not have one shape, or the labels are in colour.
+        The planes of the two files do not have one shape, the labels are in colour, or they look like
+        objects where classes are asked for.
     """
     source, truth = read_image(image), read_image(labels, labels=True)
     shapes = [(*s.plane_shape, *s.shape_yx) for s in (source, truth)]
@@ -157,6 +178,12 @@ def read_samples(image: Path, labels: Path) -> Iterator[Sample]:
         if drawn.dtype.kind == "f" and not np.array_equal(drawn, np.round(drawn)):  # NaN fails here too
             raise TrainingDataError(f"The labels '{labels}' are not whole numbers.", "Save them as integers.")
         objects: npt.NDArray[np.integer] = drawn.astype(np.int64)
-        ids = compact(objects)[0]
+        names: tuple[str, ...] = ()
+        if task == "classes":
+            names = numbered_names(max(class_numbers(objects, labels.name), default=1))
+            ids = objects.astype(np.int32)
+        else:
+            ids = compact(objects)[0]
         name = " ".join([image.stem, *(str(i) for i in key_image.index)])
-        yield Sample(np.ascontiguousarray(channels_first), ids, np.ones(ids.shape, dtype=bool), name)
+        known = np.ones(ids.shape, dtype=bool)
+        yield Sample(np.ascontiguousarray(channels_first), ids, known, name, classes=names)

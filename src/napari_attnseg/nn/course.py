@@ -24,7 +24,7 @@ from napari_attnseg.nn.tune import FULL, QUICK, Recipe, Tuner
 from napari_attnseg.records import TrainEvent, TrainStep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -119,13 +119,45 @@ class Course:
     saved: float = 0.0
 
     def __post_init__(self) -> None:
-        objects = sum(len(known_objects(s)) for s in self.samples)
-        self.split = hold_out(self.samples, self.params.seed)
+        self.split, objects = self.divided()
         self.held = choose(self.split.held)
         self.limits = limits_of(self.params, objects)
         self.device = devices.choose(self.params.device)
         if not any(s.known.any() for s in self.split.train):
             raise TrainingDataError("Nothing is known in the samples.", "Correct some objects first.")
+
+    # -- what objects have of their own; a course of classes has others ----------------------------------
+
+    def divided(self) -> tuple[Split, int]:
+        """Return what is learnt from and judged by, and the number of objects."""
+        objects = sum(len(known_objects(s)) for s in self.samples)
+        return hold_out(self.samples, self.params.seed), objects
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """How the tuned network is built."""
+        return dict(self.parent.card.architecture)
+
+    def make_tuner(self, recipe: Recipe, device: torch.device) -> Tuner:
+        """Return what takes the steps."""
+        source = make_source(list(self.split.train), self.parent.card.diameter, recipe.size, self.params.seed)
+        return Tuner(self.network.to(device), source, recipe, device)
+
+    def start_network(self) -> Any:
+        """Return the network that is tuned, as it is before the first step."""
+        return build_network(self.parent)
+
+    def counted(self, engine: TorchEngine) -> Iterator[Any]:
+        """Yield the counts of one held-out sample after the other."""
+        return judge(engine, self.held)
+
+    def summed(self, counts: list[Any], tuned: bool) -> dict[str, Any]:
+        """Return the scores of such counts, of the parent or of tuned weights."""
+        return summary(counts)
+
+    def predicted(self, engine: TorchEngine, image: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
+        """Segment the preview field."""
+        return predict(engine, image)
 
     # -- what a run is made of ------------------------------------------------------------------------
 
@@ -136,7 +168,7 @@ class Course:
         finished = self._go_on() if self.params.resume else False
         if self.held and self.before is None and not finished:
             yield TrainEvent("phase", {"note": "Judging the model as it is"})
-            self.before = self._judged(self.parent_state())
+            self.before = self._judged(self.parent_state(), tuned=False)
         if not finished:
             yield TrainEvent("phase", {"note": "Learning"})
             try:
@@ -193,24 +225,23 @@ class Course:
             if result is None:
                 return
             better = self.after is None or rank(result) > rank(self.after)
-            data = {k: result[k] for k in ("ap50", "dice", "pq")}
-            yield TrainEvent("val", {"step": self.tuner.step, **data, "best": better})
+            yield TrainEvent("val", {"step": self.tuner.step, **result, "best": better})
             self.stale = 0 if better else self.stale + 1
             if better:
                 self.after, self.best_step = result, self.tuner.step
                 write_tensors(self.folder / "best.safetensors", self.tuner.average, {"step": self.best_step})
         if self.preview is not None and self.on_preview is not None:
-            self.on_preview(predict(self._engine(self.tuner.state_dict()), self.preview))
+            self.on_preview(self.predicted(self._engine(self.tuner.state_dict()), self.preview))
             yield TrainEvent("preview", {"step": self.tuner.step})
 
-    def _judged(self, state: dict[str, torch.Tensor]) -> dict[str, Any] | None:
+    def _judged(self, state: dict[str, torch.Tensor], tuned: bool = True) -> dict[str, Any] | None:
         """Score weights on what was held out; None when cancelled meanwhile."""
         counts = []
-        for one in judge(self._engine(state), self.held):
+        for one in self.counted(self._engine(state)):
             counts.append(one)
             if self._asked():
                 return None
-        return summary(counts)
+        return self.summed(counts, tuned)
 
     def _share(self) -> float:
         """Return how much of the run is over, 0..1; with ``steps`` it depends on nothing else."""
@@ -237,7 +268,7 @@ class Course:
     # -- model, memory, files -------------------------------------------------------------------------
 
     def _build(self) -> None:
-        self.network = build_network(self.parent).to(self.device)
+        self.network = self.start_network().to(self.device)
         self.tuner = self._tuner()
 
     def _recipes(self) -> list[tuple[Recipe, torch.device, str]]:
@@ -256,8 +287,7 @@ class Course:
 
     def _tuner(self) -> Tuner:
         recipe, device, _ = self._recipes()[self.rung]
-        source = make_source(list(self.split.train), self.parent.card.diameter, recipe.size, self.params.seed)
-        return Tuner(self.network.to(device), source, recipe, device)
+        return self.make_tuner(recipe, device)
 
     def _step_down(self) -> str:
         """Take the next rung of the ladder, keep what was learnt, and return what was given up."""
@@ -278,7 +308,7 @@ class Course:
         return {k: v.detach().clone() for k, v in self.network.state_dict().items()}
 
     def _engine(self, state: dict[str, torch.Tensor]) -> TorchEngine:
-        model = build_model(**self.parent.card.architecture)
+        model = build_model(**self.architecture)
         model.load_state_dict(state)
         return TorchEngine(self.parent.card, model, self.device)
 
@@ -293,7 +323,8 @@ class Course:
         """Tell whether the best step did better on what was held out than the parent."""
         return bool(self.before and self.after) and rank(self.after or {}) > rank(self.before or {})
 
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
+        """Return what must be the same for a run to go on."""
         return {
             "seed": self.params.seed,
             "parent": self.parent.card.sha256,
@@ -304,7 +335,7 @@ class Course:
     def _save(self, done: bool = False) -> None:
         kept = ("rung", "seconds", "before", "after", "best_step", "stale")
         meta = {name: getattr(self, name) for name in kept}
-        meta |= {"step": self.tuner.step, "done": done, "identity": self._identity()}
+        meta |= {"step": self.tuner.step, "done": done, "identity": self.identity()}
         write_tensors(self.folder / "last.safetensors", self.tuner.tensors(), meta)
         self.saved = time.monotonic()
 
@@ -314,7 +345,7 @@ class Course:
         if not path.exists():
             return False
         tensors, meta = read_tensors(path)
-        same_run(meta.get("identity"), self._identity())
+        same_run(meta.get("identity"), self.identity())
         try:
             for name in ("rung", "seconds", "before", "after", "best_step", "stale"):
                 setattr(self, name, meta[name])

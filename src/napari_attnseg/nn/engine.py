@@ -26,6 +26,7 @@ from napari_attnseg.errors import (
 )
 from napari_attnseg.nn import device as devices
 from napari_attnseg.nn.checkpoint import load_weights, read_tensors, save_model
+from napari_attnseg.nn.classes import chances
 from napari_attnseg.nn.memory import Ladder, is_out_of_memory
 from napari_attnseg.nn.model import (
     CANONICAL,
@@ -36,6 +37,7 @@ from napari_attnseg.nn.model import (
     fold,
     to_channels_last,
 )
+from napari_attnseg.nn.spread import AFTER, spreads
 from napari_attnseg.records import DenseMaps, ModelCard, Normalisation
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ class TorchEngine:
         self._device = device
         self._state = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
         self._strides = model.blocks
+        self._spreads = spreads(model)
         self._model: Any = to_channels_last(fold(model)).to(device)
         self._here = device  # where the weights are now: the memory ladder may move them
         self._ladder = Ladder(self._forward, device)
@@ -112,7 +115,7 @@ class TorchEngine:
         self, image: npt.NDArray[np.generic], *, zoom: float = 1.0, norm: Normalisation | None = None
     ) -> DenseMaps:
         """Run the network on a plane or tile; see the protocol."""
-        out = self._ladder.run(_input(image, zoom, norm))
+        out = self._ladder.run(as_input(image, zoom, norm))
         devices.release(self._here)
         return _dense_maps(out, np.shape(image)[:2], zoom)
 
@@ -126,23 +129,23 @@ class TorchEngine:
     ) -> AttentionTape:
         """Record queries and keys of all attention blocks and the seeds of the readout."""
         kept: dict[str, Kept] = {}
-        out = self._whole(_input(image, zoom, norm), kept)
+        out = self._whole(as_input(image, zoom, norm), kept)
         field = np.shape(image)[:2]
         field = (int(field[0]), int(field[1]))
         blocks: dict[str, Block] = {}
         for name, block in kept.items():
             grid = TokenGrid(self._strides[name], zoom, block.shape, origin, field)
-            blocks[name] = _qk_block(name, block, grid)
+            blocks[name] = _qk_block(name, block, grid, self._spreads.get(name, 0.0))
         maps = _dense_maps(_stack(out).cpu(), field, zoom)
         blocks["readout"] = seed_block(maps, TokenGrid(1, 1.0, field, origin, field))
         devices.release(self._here)
-        return AttentionTape(blocks, zoom, self._card.id)
+        return AttentionTape(blocks, zoom, self._card.id, self._spreads.get(AFTER, 0.0))
 
     def features(
         self, image: npt.NDArray[np.generic], *, zoom: float = 1.0, norm: Normalisation | None = None
     ) -> npt.NDArray[np.float32]:
         """Return unit-length pixel embeddings, (16, H, W) float32, bilinear from stride 2."""
-        out = self._whole(_input(image, zoom, norm))
+        out = self._whole(as_input(image, zoom, norm))
         big = _restored(out.embedding.float().cpu(), np.shape(image)[:2], zoom / 2)  # it lies at stride 2
         found: npt.NDArray[np.float32] = F.normalize(big, dim=1)[0].numpy()
         return found
@@ -159,9 +162,9 @@ class TorchEngine:
         shape, found = np.shape(images[0])[:2], []
         with torch.inference_mode(), _told_memory():
             for start in range(0, len(images), _BATCH):
-                x = torch.cat([_input(image, zoom, norm) for image in images[start : start + _BATCH]])
+                x = torch.cat([as_input(image, zoom, norm) for image in images[start : start + _BATCH]])
                 out = model(self._to_device(x, self._here), None, 1)
-                raw = [_logit(out.foreground), out.distance, out.size, out.offset]
+                raw = [out.foreground[:, :1], out.distance, out.size, out.offset]
                 found.append(_restored(torch.cat(raw, dim=1).float().cpu(), shape, zoom).numpy())
         joined: npt.NDArray[np.float32] = np.concatenate(found)
         return joined
@@ -177,12 +180,12 @@ class TorchEngine:
         """Return the derivative of the foreground logit, weighted by ``target``; see the protocol."""
         model = self._loaded().requires_grad_(False)
         colour = np.ndim(image) == 3 and np.shape(image)[2] in (3, 4)
-        x = _input(image, 1.0, norm)[:, : 3 if colour else 1].clone().requires_grad_()
+        x = as_input(image, 1.0, norm)[:, : 3 if colour else 1].clone().requires_grad_()
         with _told_memory():
             seen = x.expand(1, 3, -1, -1)
             seen = seen if zoom == 1.0 else _resized(seen, zoom)
             seen = seen.to(self._here).contiguous(memory_format=torch.channels_last)
-            logit = _restored(_logit(model(seen, None, 1).foreground.float()).cpu(), np.shape(target), zoom)
+            logit = _restored(model(seen, None, 1).foreground[:, :1].float().cpu(), np.shape(target), zoom)
             (logit[0, 0] * torch.from_numpy(np.asarray(target, dtype=np.float32))).sum().backward()
         assert x.grad is not None
         found: npt.NDArray[np.float32] = x.grad[0].permute(1, 2, 0).numpy()
@@ -250,7 +253,7 @@ def _told_memory() -> Iterator[None]:
         raise OutOfMemoryError("There is not enough memory for this check.", "Take a smaller field.") from err
 
 
-def _input(image: npt.NDArray[np.generic], zoom: float, norm: Normalisation | None) -> Tensor:
+def as_input(image: npt.NDArray[np.generic], zoom: float, norm: Normalisation | None) -> Tensor:
     """Scale, bring to three channels and resize: (H, W[, C]) to (1, 3, h, w) float32."""
     image = np.asarray(image)
     if image.dtype.kind not in "biufc":
@@ -304,18 +307,11 @@ def _stack(out: Outputs) -> Tensor:
     return torch.cat([out.foreground, out.distance, out.size, out.offset], dim=1).float()
 
 
-def _logit(logits: Tensor) -> Tensor:
-    """Return the foreground logit, (B, 1, H, W), of one logit, or of one per class, background first."""
-    if logits.shape[1] == 1:
-        return logits
-    return logits[:, 1:].logsumexp(1, keepdim=True) - logits[:, :1]
-
-
 def _dense_maps(raw: Tensor, shape: tuple[int, ...], zoom: float) -> DenseMaps:
     """Turn raw outputs of the resized field into maps in image pixels."""
     logits, rest = raw[:, :-4], raw[:, -4:]
-    classes = torch.softmax(logits, dim=1) if logits.shape[1] > 1 else None
-    fg = torch.sigmoid(logits) if classes is None else 1 - classes[:, :1]
+    classes = chances(logits) if logits.shape[1] > 1 else None
+    fg = torch.sigmoid(logits[:, :1])
     distance = torch.sigmoid(rest[:, :1])
     size = torch.exp2(rest[:, 1:2].clamp(-6, 8)) * (CANONICAL / zoom)
     maps = torch.cat([fg, distance, size, rest[:, 2:4] * size], dim=1)
@@ -327,7 +323,7 @@ def _dense_maps(raw: Tensor, shape: tuple[int, ...], zoom: float) -> DenseMaps:
     return DenseMaps(found[0], found[1], found[2], found[3:5], found[5:] if classes is not None else None)
 
 
-def _qk_block(name: str, kept: Kept, grid: TokenGrid) -> QKBlock:
+def _qk_block(name: str, kept: Kept, grid: TokenGrid, spread: float) -> QKBlock:
     def half(t: Tensor) -> npt.NDArray[np.float16]:
         array: npt.NDArray[np.float16] = t.detach().to(torch.float16).cpu().numpy()
         return array
@@ -348,4 +344,6 @@ def _qk_block(name: str, kept: Kept, grid: TokenGrid) -> QKBlock:
         bias=bias,
         gram=gram,
         register_gram=register_gram,
+        own=None if kept.own is None else kept.own.cpu().numpy(),
+        spread=spread,
     )

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from napari_attnseg.core.classes import class_names
 from napari_attnseg.core.corrections import known_objects
 from napari_attnseg.errors import ModelError, StoreError, TrainingDataError
 from napari_attnseg.nn.augment import prepare
 from napari_attnseg.nn.checkpoint import save_model
-from napari_attnseg.nn.course import Course
+from napari_attnseg.nn.class_course import ClassCourse, make_course
 from napari_attnseg.nn.model import build_model
 from napari_attnseg.nn.train import Recipe, train_steps
 from napari_attnseg.records import ModelCard, TrainEvent
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_attnseg.nn.course import Course
     from napari_attnseg.params import TrainParams
     from napari_attnseg.records import Sample, TrainStep
     from napari_attnseg.store.models import StoredModel
@@ -52,20 +54,36 @@ def train_and_store(
             f"A model named '{params.name}' exists already.",
             "Choose another name, or rename that model and resume the run.",
         )
-    if not any(s.labels[s.known].any() for s in samples) and not any(_erased(s) for s in samples):
-        raise TrainingDataError("The labels hold no object.", "Label at least one object.")
+    _check_task(samples, params, parent)
     folder = models.home() / "runs" / params.name if run is None else run
-    if parent is not None and len(parent.card.classes) > 1:
-        raise ModelError(f"'{parent.card.id}' tells classes apart and cannot be tuned.", "Take another.")
     if parent is None:
         yield from _from_scratch(samples, params, folder, target, started)
     else:
-        course = Course(
+        course = make_course(
             samples, params, parent, folder, stop or (lambda: False), preview, started, on_preview
         )
         yield from _tuned(course, target, runs.run_id(run) if run is not None else "")
     if run is None:
         shutil.rmtree(folder, ignore_errors=True)  # the checkpoint has done its work
+
+
+def _check_task(samples: Sequence[Sample], params: TrainParams, parent: StoredModel | None) -> None:
+    """Raise where samples, parent and task do not belong together, or nothing can be learnt."""
+    if params.task == "classes":
+        if parent is None:
+            raise ModelError("Classes cannot be learnt from scratch.", "Start from 'base'.")
+        if not all(s.classes for s in samples):
+            raise TrainingDataError("Some samples hold objects, not classes.", "Learn one kind at a time.")
+        return
+    if any(s.classes for s in samples):
+        raise TrainingDataError("Some samples hold classes, not objects.", "Learn one kind at a time.")
+    if not any(s.labels[s.known].any() for s in samples) and not any(_erased(s) for s in samples):
+        raise TrainingDataError("The labels hold no object.", "Label at least one object.")
+    if parent is not None and class_names(parent.card):
+        raise ModelError(
+            f"'{parent.card.id}' tells classes apart: it can learn classes, not objects.",
+            "Learn classes, or start from another model.",
+        )
 
 
 def _erased(sample: Sample) -> bool:
@@ -87,6 +105,7 @@ def _tuned(course: Course, target: Path, run_id: str) -> Generator[TrainStep | T
         "seconds": round(course.seconds, 1),
         "cancelled": course.cancelled,
         "stored": improved or not course.cancelled,
+        "task": course.params.task,
     }
     if result["stored"]:
         card = _tuned_card(course, result, run_id)
@@ -99,28 +118,31 @@ def _tuned(course: Course, target: Path, run_id: str) -> Generator[TrainStep | T
 
 def _tuned_card(course: Course, result: dict[str, Any], run_id: str) -> ModelCard:
     params, parent, samples = course.params, course.parent.card, course.samples
-    objects = sum(len(known_objects(s)) for s in samples)
+    told = course.names if isinstance(course, ClassCourse) else ()
+    objects = 0 if told else sum(len(known_objects(s)) for s in samples)
     words = "1 image" if len(samples) == 1 else f"{len(samples)} images"
+    what = f"{objects} objects" if not told else f"{len(told)} class{'' if len(told) == 1 else 'es'}"
     scores = {}
     if result["before"] and result["after"]:
         scores = {
             "held_out": {
                 "before": result["before"], "after": result["after"],
-                "note": "objects that were not learnt from; the best step was chosen by them",
+                "note": f"{'areas' if told else 'objects'} that were not learnt from; "
+                "the best step was chosen by them",
             }
         }  # fmt: skip
     return ModelCard(
         id=params.name,
         name=params.name,
-        architecture=dict(parent.architecture),
+        architecture=course.architecture,
         diameter=parent.diameter,
-        classes=parent.classes,
+        classes=told or parent.classes,
         parent=parent.id,
         licence=parent.licence,
-        description=f"{parent.name}, tuned on {objects} objects in {words}.",
+        description=f"{parent.name}, tuned on {what} in {words}.",
         training={
             "images": len(samples),
-            "objects": objects,
+            **({"task": "classes"} if told else {"objects": objects}),
             "tier": params.tier,
             "seed": params.seed,
             "steps": result["steps"],

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_attnseg.nn.engine import TorchEngine
-    from napari_attnseg.records import Sample
+    from napari_attnseg.records import DenseMaps, Sample
 
 _PIXELS = 1_500_000  # in all: judging must not take longer than learning
 
@@ -37,14 +37,23 @@ def choose(held: Sequence[Sample]) -> list[Sample]:
     return chosen
 
 
-def predict(engine: TorchEngine, image: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
-    """Segment a normalised field, (C, H, W) float32, as a run of the window would; (H, W) int32."""
+def as_plane(image: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], Normalisation]:
+    """Return a normalised field, (C, H, W) float32, as engines take it, and the scaling that keeps it."""
     channels = len(image)
     plane = image[0] if channels == 1 else np.moveaxis(image[:3], 0, -1) if channels >= 3 else image.mean(0)
     count = 3 if plane.ndim == 3 else 1
-    norm = Normalisation((0.0,) * count, (1.0,) * count)
-    _, maps = settle_zoom(lambda zoom: engine.maps(plane, zoom=zoom, norm=norm), engine.card.diameter)
-    return read_out(maps, ReadoutParams())[0]
+    return plane, Normalisation((0.0,) * count, (1.0,) * count)
+
+
+def read_field(engine: TorchEngine, image: npt.NDArray[np.float32]) -> tuple[float, DenseMaps]:
+    """Return zoom and maps of a normalised field, (C, H, W) float32, as a run of the window has them."""
+    plane, norm = as_plane(image)
+    return settle_zoom(lambda zoom: engine.maps(plane, zoom=zoom, norm=norm), engine.card.diameter)
+
+
+def predict(engine: TorchEngine, image: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
+    """Segment a normalised field, (C, H, W) float32, as a run of the window would; (H, W) int32."""
+    return read_out(read_field(engine, image)[1], ReadoutParams())[0]
 
 
 def count_objects(found: npt.NDArray[np.int32], sample: Sample) -> Counts:
@@ -92,5 +101,10 @@ def summary(counts: Sequence[Counts]) -> dict[str, Any]:
 
 
 def rank(result: dict[str, Any]) -> float:
-    """Return the number by which checkpoints are compared: AP@.5 and PQ, which is less coarse."""
+    """Return the number by which checkpoints are compared: AP@.5 and PQ, which is less coarse.
+
+    For classes it is their mean Dice.
+    """
+    if "per_class" in result:
+        return float(result["dice"])
     return 0.5 * (float(result["ap50"]) + float(result["pq"]))

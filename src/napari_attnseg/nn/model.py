@@ -83,7 +83,11 @@ class Up(nn.Module):
 
 
 class DenseHead(nn.Module):
-    """1 x 1 to foreground/classes, distance, size and offset at full resolution, embedding at stride 2."""
+    """1 x 1 to foreground, distance, size and offset at full resolution, embedding at stride 2.
+
+    With K > 1 classes the foreground has 1 + K logits: its own, and those by which it is shared out among
+    the classes; see :func:`napari_attnseg.nn.classes.chances`.
+    """
 
     def __init__(self, dim: int, classes: int = 1) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from napari_attnseg.errors import EngineError, EngineUnavailableError
 from napari_attnseg.nn.checkpoint import load_weights, read_tensors
+from napari_attnseg.nn.classes import chances
 from napari_attnseg.nn.model import CANONICAL, build_model, fold
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class _Maps(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         out: Outputs = self.model(image)
         many = out.foreground.shape[1] > 1
-        chance = torch.softmax(out.foreground, dim=1) if many else torch.sigmoid(out.foreground)
+        chance = chances(out.foreground) if many else torch.sigmoid(out.foreground)
         size = torch.exp2(out.size.clamp(-6, 8)) * CANONICAL
         return chance, torch.sigmoid(out.distance), size, out.offset * size
 

@@ -29,6 +29,8 @@ def write_sample(path: Path, sample: Sample) -> None:
     The file depends on nothing but the sample, so that equal samples have equal files.
     """
     meta = {"name": sample.name, "origin": list(sample.origin), "objects": list(sample.objects)}
+    if sample.classes:
+        meta["classes"] = list(sample.classes)
     arrays = {
         "image": np.asarray(sample.image, dtype=np.float32),
         "labels": np.asarray(sample.labels, dtype=np.int32),
@@ -55,6 +57,7 @@ def read_sample(path: Path) -> Sample:
                 origin=(int(meta["origin"][0]), int(meta["origin"][1])),
                 before=file.get("before", None),
                 objects=tuple(int(i) for i in meta["objects"]),
+                classes=tuple(str(n) for n in meta.get("classes", ())),
             )
     except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile) as err:
         raise CheckpointError(f"The sample '{path.name}' cannot be read.", "Start a new run.") from err
@@ -83,6 +86,8 @@ class Kept:
         (H, W) pixels.
     path : Path
         Read it by :func:`read_sample`.
+    classes : tuple of str
+        Names of its classes; empty where it teaches objects.
     """
 
     key: str
@@ -91,6 +96,7 @@ class Kept:
     objects: int
     shape: tuple[int, int]
     path: Path
+    classes: tuple[str, ...] = ()
 
 
 def keep_on_shelf(path: Path) -> None:
@@ -115,9 +121,9 @@ def shelf() -> list[Kept]:
         with suppress(CheckpointError, OSError):
             sample = read_sample(path)
             h, w = sample.labels.shape
-            found.append(
-                Kept(path.stem, sample.name, path.stat().st_mtime, len(known_objects(sample)), (h, w), path)
-            )
+            classes, made = sample.classes, path.stat().st_mtime
+            count = 0 if classes else len(known_objects(sample))
+            found.append(Kept(path.stem, sample.name, made, count, (h, w), path, classes))
     return sorted(found, key=lambda k: (-k.created, k.key))
 
 

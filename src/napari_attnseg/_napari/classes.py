@@ -1,0 +1,167 @@
+"""Labels layers that hold class numbers: what is known in them, how the classes are called, their colours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Labels
+from napari.utils.colormaps import DirectLabelColormap
+
+from napari_attnseg._napari.corrections import Found, cells, region_mask
+from napari_attnseg._napari.layers import META
+from napari_attnseg.core import normalize
+from napari_attnseg.core.axes import plane_keys
+from napari_attnseg.core.classes import MOST, class_names, numbered_names
+from napari_attnseg.core.corrections import CONTEXT, Changes
+from napari_attnseg.errors import AttnSegError
+from napari_attnseg.jobs.planes import open_plane
+from napari_attnseg.records import Progress, Sample
+from napari_attnseg.store import models
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from napari_attnseg._napari.corrections import How, Pair
+    from napari_attnseg.records import PlaneKey
+
+NAMES = "attnseg_classes"  # our key in a Labels layer's metadata: pairs of class number and name
+
+
+# -- names and colours ----------------------------------------------------------------------------
+
+
+def names_of(layer: Labels) -> dict[int, str]:
+    """Return the names of the class numbers of a layer: those the user gave, else its table of features."""
+    given = layer.metadata.get(NAMES)
+    if given is not None:
+        return {int(number): str(name) for number, name in given}
+    table = layer.features
+    if "index" not in table or "class" not in table or not _of_classes(layer):
+        return {}
+    rows = zip(table["index"], table["class"], strict=True)
+    found: dict[int, str] = {int(number): str(name) for number, name in rows if name}
+    return found
+
+
+def set_name(layers: Iterable[Labels], number: int, name: str) -> None:
+    """Call a class number by a name, in the metadata of layers."""
+    for layer in layers:
+        names = {**names_of(layer), number: name}
+        layer.metadata[NAMES] = [[n, names[n]] for n in sorted(names)]
+
+
+def parent_classes(model: str) -> tuple[str, ...]:
+    """Return the classes that a model tells apart; () where it knows objects only, or is not there."""
+    try:
+        return class_names(models.find(model).card)
+    except AttnSegError:
+        return ()
+
+
+def show_as_painted(layer: Labels, layers: Sequence[Any]) -> None:
+    """Give the classes of a result the colours in which the user painted classes of the same names."""
+    names = names_of(layer)
+    if not names or not _of_classes(layer):
+        return
+    colours: dict[str, Any] = {}
+    for other in layers:
+        if isinstance(other, Labels) and other is not layer and NAMES in other.metadata:
+            colours |= {name: other.get_color(number) for number, name in names_of(other).items()}
+    wanted = {number: colours[name] for number, name in names.items() if name in colours}
+    if all(np.allclose(layer.get_color(number), colour) for number, colour in wanted.items()):
+        return
+    every: dict[int | None, Any] = {None: "transparent", 0: "transparent"}
+    every |= {number: wanted.get(number, layer.get_color(number)) for number in names}
+    layer.colormap = DirectLabelColormap(color_dict=every)
+
+
+def _of_classes(layer: Labels) -> bool:
+    """Tell whether a layer holds the class numbers of a run."""
+    return bool(layer.metadata.get(META, {}).get("params", {}).get("task") == "classes")
+
+
+# -- what is known --------------------------------------------------------------------------------
+
+
+def class_pairs(listed: Sequence[Pair]) -> list[Pair]:
+    """Return the pairs whose labels may be classes: all but the objects that a run found."""
+    return [pair for pair in listed if META not in pair.labels.metadata or _of_classes(pair.labels)]
+
+
+def scan_classes(listed: Sequence[Pair], how: How) -> Generator[Progress, None, list[Found]]:
+    """Count the known pixels of every class on every plane; every pair has a row, if only an empty one."""
+    found: list[Found] = []
+    for number, pair in enumerate(listed):
+        rows = []
+        for key in plane_keys(pair.source):
+            yield Progress(number, len(listed), f"Looking at {pair.labels.name}")
+            one = _look(pair, key, how)
+            if one.pixels or one.done or one.trouble:
+                rows.append(one)
+        found.extend(rows or [Found(pair, plane_keys(pair.source)[0], Changes(), 0, 0)])
+    return found
+
+
+def _look(pair: Pair, key: PlaneKey, how: How) -> Found:
+    after, done = pair.after(key), pair.done(key)
+    values = np.unique(after)
+    if np.count_nonzero(values) > MOST or values.max(initial=0) > 1000 or values.min(initial=0) < 0:
+        trouble = f"{np.count_nonzero(values):,} numbers: these look like objects"
+        return Found(pair, key, Changes(), 0, 0, done, trouble=trouble)
+    mask = _known(pair, key, how, after)
+    if mask is None:
+        return Found(pair, key, Changes(), 0, 0, done)
+    kinds, pixels = np.unique(after[mask], return_counts=True)
+    numbers = tuple((int(k), int(n)) for k, n in zip(kinds, pixels, strict=True))
+    count = sum(1 for kind, _ in numbers if kind)
+    return Found(pair, key, Changes(), count, int(mask.sum()), done, numbers)
+
+
+def _known(pair: Pair, key: PlaneKey, how: How, after: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_] | None:
+    """Return where the numbers teach, (H, W) bool: what was painted or changed, or what the user says."""
+    mode = how.of(pair)
+    if mode == "" or (mode == "done" and not pair.done(key)):
+        return None
+    if mode == "regions":
+        mask = region_mask(pair, key, how.regions)
+    elif mode == "objects":
+        before = pair.before(key, after)
+        mask = after != 0 if before is None else after != before
+    else:
+        mask = np.ones(after.shape, dtype=bool)
+    return mask if mask.any() else None
+
+
+def class_samples(chosen: Sequence[Found], how: How) -> Generator[Progress, None, list[Sample]]:
+    """Cut the training samples of the chosen planes out of the images."""
+    made: list[Sample] = []
+    for number, found in enumerate(chosen):
+        title = found.pair.title(found.key)
+        yield Progress(number, len(chosen), f"Reading {title}")
+        for sample in _samples(found.pair, found.key, how):
+            made.append(sample)
+            yield Progress(number, len(chosen), f"Reading {title}")
+    return made
+
+
+def _samples(pair: Pair, key: PlaneKey, how: How) -> Iterator[Sample]:
+    after = pair.after(key)
+    mask = _known(pair, key, how, after)
+    if mask is None:
+        return
+    names: Mapping[int, str] = {**names_of(pair.labels), **dict(how.names)}
+    count = int(after[mask].max(initial=0))
+    classes = numbered_names(max(count, 1), [names.get(n, "") for n in range(1, count + 1)])
+    plane = open_plane(pair.source, key, channel=pair.channel)
+    for cell in cells(mask):
+        y, x = (
+            slice(max(0, s.start - CONTEXT), min(n, s.stop + CONTEXT))
+            for s, n in zip(cell, mask.shape, strict=True)
+        )
+        known = np.zeros(mask.shape, dtype=bool)
+        known[cell] = mask[cell]
+        image = normalize.planes(plane.read((y, x)), plane.norm)
+        yield Sample(image, after[y, x], known[y, x], pair.title(key), (y.start, x.start), classes=classes)
