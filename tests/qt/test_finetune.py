@@ -87,7 +87,9 @@ def test_from_corrections_to_an_accepted_model_and_back(corrected, qtbot, tune):
     assert not panel.setup.isVisible()
     assert "is learning" in panel.reason()
     box = panel.run_box
-    qtbot.waitUntil(lambda: "im · fine-tuning preview" in viewer.layers, timeout=20_000)
+    assert "im · fine-tuning preview" in viewer.layers  # made at Start, filled by the first validation
+    preview = viewer.layers["im · fine-tuning preview"]
+    qtbot.waitUntil(lambda: preview.data.any(), timeout=20_000)
     assert box.curve.points()[1] > 0
     press(qtbot, box.pause_button)
     assert box.pause_button.text() == "Go on"

@@ -39,7 +39,7 @@ def names_of(layer: Labels) -> dict[int, str]:
     if given is not None:
         return {int(number): str(name) for number, name in given}
     table = layer.features
-    if "index" not in table or "class" not in table or not _of_classes(layer):
+    if "index" not in table or "class" not in table or not of_classes(layer):
         return {}
     rows = zip(table["index"], table["class"], strict=True)
     found: dict[int, str] = {int(number): str(name) for number, name in rows if name}
@@ -64,21 +64,22 @@ def parent_classes(model: str) -> tuple[str, ...]:
 def show_as_painted(layer: Labels, layers: Sequence[Any]) -> None:
     """Give the classes of a result the colours in which the user painted classes of the same names."""
     names = names_of(layer)
-    if not names or not _of_classes(layer):
+    if not names or not of_classes(layer):
         return
     colours: dict[str, Any] = {}
     for other in layers:
         if isinstance(other, Labels) and other is not layer and NAMES in other.metadata:
-            colours |= {name: other.get_color(number) for number, name in names_of(other).items()}
+            shown = ((name, other.get_color(number)) for number, name in names_of(other).items())
+            colours |= {name: colour for name, colour in shown if colour is not None and colour[3] > 0}
     wanted = {number: colours[name] for number, name in names.items() if name in colours}
     if all(np.allclose(layer.get_color(number), colour) for number, colour in wanted.items()):
         return
     every: dict[int | None, Any] = {None: "transparent", 0: "transparent"}
-    every |= {number: wanted.get(number, layer.get_color(number)) for number in names}
+    every |= {number: wanted.get(number, layer.get_color(number)) for number in range(1, MOST + 1)}
     layer.colormap = DirectLabelColormap(color_dict=every)
 
 
-def _of_classes(layer: Labels) -> bool:
+def of_classes(layer: Labels) -> bool:
     """Tell whether a layer holds the class numbers of a run."""
     return bool(layer.metadata.get(META, {}).get("params", {}).get("task") == "classes")
 
@@ -88,7 +89,7 @@ def _of_classes(layer: Labels) -> bool:
 
 def class_pairs(listed: Sequence[Pair]) -> list[Pair]:
     """Return the pairs whose labels may be classes: all but the objects that a run found."""
-    return [pair for pair in listed if META not in pair.labels.metadata or _of_classes(pair.labels)]
+    return [pair for pair in listed if META not in pair.labels.metadata or of_classes(pair.labels)]
 
 
 def scan_classes(listed: Sequence[Pair], how: How) -> Generator[Progress, None, list[Found]]:
@@ -152,7 +153,7 @@ def _samples(pair: Pair, key: PlaneKey, how: How) -> Iterator[Sample]:
     mask = _known(pair, key, how, after)
     if mask is None:
         return
-    names: Mapping[int, str] = {**names_of(pair.labels), **dict(how.names)}
+    names: Mapping[int, str] = {**dict(how.names), **names_of(pair.labels)}
     count = int(after[mask].max(initial=0))
     classes = numbered_names(max(count, 1), [names.get(n, "") for n in range(1, count + 1)])
     plane = open_plane(pair.source, key, channel=pair.channel)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_attnseg._napari.comparison import Compared, Comparison
+    from napari_attnseg._napari.corrections import Pair
     from napari_attnseg._napari.rerun import Refill
     from napari_attnseg._napari.session import Session
     from napari_attnseg._napari.tuning import Place
@@ -145,7 +146,7 @@ class AfterBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self.result.was_accepted("")
             self.result.say(f"'{self.run.name}' is the chosen model now: run it in the Segment tab.")
             return
-        count = len(self._sources.pairs())
+        count = len(self._filled())
         layers = "1 Labels layer" if count == 1 else f"{count} Labels layers"
         question = f"Fill {layers} anew with it? Objects you corrected stay; ctrl+z takes it back."
         self.result.was_accepted(question if count else "")
@@ -165,11 +166,15 @@ class AfterBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.model_chosen.emit(parent)
         self.said.emit(f"'{name}' is deleted; '{parent}' is chosen again.")
 
+    def _filled(self) -> list[Pair]:
+        """Return the pairs that a re-run fills with objects; layers of classes are none of them."""
+        return [] if self._sources.task == "classes" else self._sources.pairs()
+
     def rerun(self) -> None:
         """Run the accepted model on the open images; what the user corrected stays."""
         if self.run is None:
             return
-        listed, (_, device) = self._sources.pairs(), self._engine_key()
+        listed, (_, device) = self._filled(), self._engine_key()
         name = self.run.name
         job = rerun(self._engine_of(name), listed, self._sources.how(), name, device)
         self._do(job, "Running the new model", lambda made: self._on_rerun(*made))

@@ -89,6 +89,8 @@ class RunBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.cancel_button.setEnabled(True)
         set_note(self.state_line, f"'{run.name}': starting…")
         self.show()
+        if place is not None:
+            show_preview(self._viewer.layers, place)
         self.watch.follow(run)
         self._say_pause()
 

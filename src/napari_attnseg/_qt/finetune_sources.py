@@ -8,7 +8,7 @@ from napari.layers import Labels, Shapes
 from qtpy.QtCore import QSignalBlocker, Qt, QTimer, Signal
 from qtpy.QtWidgets import QCheckBox, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
 
-from napari_attnseg._napari.classes import class_pairs, scan_classes
+from napari_attnseg._napari.classes import class_pairs, of_classes, scan_classes
 from napari_attnseg._napari.corrections import Found, How, Pair, mark_done, outlines, pairs, scan
 from napari_attnseg._napari.layers import plane_at
 from napari_attnseg._qt.params_form import add_row, show_row
@@ -221,6 +221,8 @@ class SourcesBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._pairs = pairs(self._viewer.layers, self._session)
         if self.task == "classes":
             self._pairs = class_pairs(self._pairs)
+        else:
+            self._pairs = [pair for pair in self._pairs if not of_classes(pair.labels)]
         self._fill_shapes()
         self._hear([pair.labels for pair in self._pairs] + self._shapes)
         look = scan_classes if self.task == "classes" else scan

@@ -83,7 +83,8 @@ def _train_folders(given: dict[str, Any], resume: bool, as_json: bool) -> None:
     images, labels = given.pop("images"), given.pop("labels")
     if given.get("task") != "classes" and "classes" in given:
         raise InputError("--classes is given without --task classes.", "Give both.")
-    names = tuple(name.strip() for name in str(given.pop("classes", "")).split(",") if name.strip())
+    listed = str(given.pop("classes", ""))
+    names = tuple(name.strip() for name in listed.split(",")) if listed.strip() else ()
     known, masks = given.pop("known", "all"), None
     if known not in get_args(Known):
         known, masks = "all", Path(known)

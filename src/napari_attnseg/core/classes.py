@@ -60,12 +60,15 @@ def joined_names(known: Sequence[str], samples: Sequence[Sample]) -> tuple[str, 
     Raises
     ------
     TrainingDataError
-        A sample has a number without a name, or nothing but background.
+        A sample has a number without a name, all are background, there are too many, or all known pixels
+        are of one kind.
     """
     names = list(known)
+    kinds: set[str] = set()
     for sample in samples:
         for number in np.unique(sample.labels[sample.known]):
             if number == 0:
+                kinds.add(BACKGROUND)
                 continue
             if not 1 <= number <= len(sample.classes):
                 raise TrainingDataError(
@@ -73,10 +76,19 @@ def joined_names(known: Sequence[str], samples: Sequence[Sample]) -> tuple[str, 
                     "Number the classes 1, 2, 3.",
                 )
             name = sample.classes[number - 1]
+            kinds.add(name.lower())
             if name not in names and name.lower() != BACKGROUND:
                 names.append(name)
     if not names:
         raise TrainingDataError("The labels hold no class.", "Paint at least one class, or two.")
+    if len(names) > MOST:
+        raise TrainingDataError(
+            f"The labels hold {len(names):,} classes, {MOST} are possible.", "Learn objects from them."
+        )
+    if len(kinds) < 2:
+        raise TrainingDataError(
+            "Only one class is known.", "Paint a second one, or say where background is known."
+        )
     return tuple(names)
 
 

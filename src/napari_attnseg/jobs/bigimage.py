@@ -147,4 +147,5 @@ def _finished(
         "confidence": confidence,
         "size": area[stay],
     }
-    return labels, {**found, "class": kind[stay]} if kind.any() else found
+    told = any("class" in features for _, features in kept)
+    return labels, {**found, "class": kind[stay]} if told else found
