@@ -73,6 +73,8 @@ def test_only_what_is_painted_teaches_with_known_objects(folders, monkeypatch):
     assert call("train", *folders, "--known", "objects") == 0
     np.testing.assert_array_equal(kept[0].known, kept[0].labels > 0)
     assert kept[0].classes == ("class 1", "class 2")
+    assert call("train", *folders, "--known", "objects", "--classes", ", other") == 0
+    assert kept[1].classes == ("class 1", "other")
 
 
 def test_what_cannot_be_is_one_sentence(folders, tmp_path, capsys):

@@ -45,6 +45,12 @@ def test_a_model_keeps_its_classes_and_gets_new_ones_behind_them():
         c.joined_names((), [sample([[3]])])
     with pytest.raises(TrainingDataError, match="no class"):
         c.joined_names((), [sample([[0]])])
+    with pytest.raises(TrainingDataError, match="Only one class is known"):
+        c.joined_names((), [sample([[2, 2]])])
+    assert c.joined_names((), [sample([[0, 2]])]) == ("cytoplasm",)
+    many = tuple(f"kind {n}" for n in range(c.MOST + 1))
+    with pytest.raises(TrainingDataError, match="33 classes"):
+        c.joined_names((), [sample([list(range(1, c.MOST + 2))], classes=many)])
 
 
 def test_numbers_follow_the_names_and_background_is_none():

@@ -88,6 +88,16 @@ def test_block_by_block_as_in_one_piece(source, task, monkeypatch):
     assert [blocks.features["class"][where[n + 1] - 1] for n in range(len(kinds))] == kinds
 
 
+def test_blocks_of_a_stack_with_an_empty_plane_keep_the_classes(source, monkeypatch):
+    monkeypatch.setattr(reading, "BLOCK", 128)
+    monkeypatch.setattr(segmenting, "KEPT_PIXELS", 0)
+    image = np.asarray(source.data)
+    for planes in ((image, np.zeros_like(image)), (np.zeros_like(image), image)):
+        found, _ = run(ImageSource(np.stack(planes), "ZYX"))
+        assert set(found.features["class"]) == set(NAMES)
+        assert len(found.features["class"]) == len(found.features["index"]) == found.labels.max()
+
+
 def test_a_sample_of_classes_is_kept_with_their_names(tmp_path):
     labels = np.array([[1, 2]], np.int32)
     sample = Sample(np.zeros((1, 1, 2), np.float32), labels, labels > 0, "a", classes=NAMES)
