@@ -139,6 +139,8 @@ def main() -> None:
         "p99_training_ms": 1e3 * float(np.percentile(during, 99)),
         "steps_meanwhile": step,
     }
+    end = time.monotonic() + 3.0  # what runs in threads comes to its end
+    wait(lambda: time.monotonic() > end)
     user.viewer.close()
     if args.json:
         print(json.dumps(result))
