@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import shutil
 import tempfile
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_finetune import Array, planes, segment, tune
+from bench_finetune import Array, planes, segment, teller, tune
 from scipy import ndimage
 from skimage.draw import line
 from skimage.io import imread
@@ -111,14 +110,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="so many steps instead of the defaults (on a busy machine)")
     parser.add_argument("--json", type=Path, help="write all lines here")
     args = parser.parse_args()
-    table: list[dict[str, Any]] = []
-
-    def say(**one: Any) -> None:
-        table.append(one)
-        print("  ".join(f"{k} {v}" for k, v in one.items()), flush=True)
-        if args.json:
-            args.json.write_text(json.dumps(table, indent=1))
-
+    say = teller(args.json)
     home = tempfile.mkdtemp(prefix="bench-classes-")
     os.environ["NAPARI_ATTNSEG_HOME"] = home
     try:

@@ -33,6 +33,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,19 @@ def effort(seen: list[Pair], base: Engine, domain: str, tuned: bool, most: int =
     return total
 
 
+def teller(path: Path | None) -> Callable[..., None]:
+    """Return a function that prints a line of named values and writes all lines so far to ``path``."""
+    table: list[dict[str, Any]] = []
+
+    def say(**line: Any) -> None:
+        table.append(line)
+        print("  ".join(f"{k} {v}" for k, v in line.items()), flush=True)
+        if path:
+            path.write_text(json.dumps(table, indent=1))
+
+    return say
+
+
 def main() -> None:
     """Measure and print one line per run."""
     parser = argparse.ArgumentParser(
@@ -227,14 +241,7 @@ def main() -> None:
     parser.add_argument("--effort", type=int, default=0, help="images of the effort measure; 0 leaves it out")
     parser.add_argument("--json", type=Path, help="write all lines here")
     args = parser.parse_args()
-    table: list[dict[str, Any]] = []
-
-    def say(**line: Any) -> None:
-        table.append(line)
-        print("  ".join(f"{k} {v}" for k, v in line.items()), flush=True)
-        if args.json:
-            args.json.write_text(json.dumps(table, indent=1))
-
+    say = teller(args.json)
     home = tempfile.mkdtemp(prefix="bench-finetune-")
     os.environ["NAPARI_ATTNSEG_HOME"] = home
     try:

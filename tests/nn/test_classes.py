@@ -14,7 +14,7 @@ from napari_attnseg.engine import load_engine
 from napari_attnseg.errors import ModelError, OutOfMemoryError, TrainingDataError
 from napari_attnseg.nn import course as courses
 from napari_attnseg.nn.checkpoint import read_tensors, save_model
-from napari_attnseg.nn.class_course import class_source
+from napari_attnseg.nn.class_course import class_source, opinion
 from napari_attnseg.nn.classes import chances, class_loss, grow, log_chances, parent_loss
 from napari_attnseg.nn.finetune import train_and_store
 from napari_attnseg.nn.model import AttnSegNet, Outputs, build_model, to_channels_last
@@ -265,7 +265,7 @@ def test_crops_are_centred_near_all_classes_alike():
     maps = DenseMaps(
         np.where(labels == 1, 0.9, 0.1).astype(np.float32), zero, zero + 8, np.stack([zero, zero])
     )
-    source = class_source([sample], [maps], 0, 16.0, 48, 0)
+    source = class_source([sample], [opinion(sample, maps, 0, 16.0)], 16.0, 48, 0)
     y, x = source.places[0].astype(int).T
     assert np.bincount(labels[y, x]).tolist() == [24, 24, 24]
     assert source.medians == [pytest.approx(8, abs=0.5)]

@@ -8,7 +8,7 @@ import numpy as np
 from napari.layers import Labels
 from napari.utils.colormaps import DirectLabelColormap
 
-from napari_attnseg._napari.corrections import Found, cells, region_mask
+from napari_attnseg._napari.corrections import Found, cells, region_mask, samples
 from napari_attnseg._napari.layers import META
 from napari_attnseg.core import normalize
 from napari_attnseg.core.axes import plane_keys
@@ -138,14 +138,7 @@ def _known(pair: Pair, key: PlaneKey, how: How, after: npt.NDArray[np.int32]) ->
 
 def class_samples(chosen: Sequence[Found], how: How) -> Generator[Progress, None, list[Sample]]:
     """Cut the training samples of the chosen planes out of the images."""
-    made: list[Sample] = []
-    for number, found in enumerate(chosen):
-        title = found.pair.title(found.key)
-        yield Progress(number, len(chosen), f"Reading {title}")
-        for sample in _samples(found.pair, found.key, how):
-            made.append(sample)
-            yield Progress(number, len(chosen), f"Reading {title}")
-    return made
+    return samples(chosen, how, _samples)
 
 
 def _samples(pair: Pair, key: PlaneKey, how: How) -> Iterator[Sample]:

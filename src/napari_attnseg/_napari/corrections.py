@@ -25,7 +25,7 @@ from napari_attnseg.jobs.planes import open_plane
 from napari_attnseg.records import PlaneKey, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     import numpy.typing as npt
     from napari.components import LayerList
@@ -327,13 +327,16 @@ def _look(pair: Pair, key: PlaneKey, how: How) -> Found:
     return Found(pair, key, changes, objects, pixels, done)
 
 
-def samples(chosen: Sequence[Found], how: How) -> Generator[Progress, None, list[Sample]]:
-    """Cut the training samples of the chosen planes out of the images."""
+def samples(
+    chosen: Sequence[Found], how: How, cut: Callable[[Pair, PlaneKey, How], Iterator[Sample]] | None = None
+) -> Generator[Progress, None, list[Sample]]:
+    """Cut the training samples of the chosen planes out of the images; ``cut`` does it for one plane."""
+    cut = _samples if cut is None else cut
     made: list[Sample] = []
     for number, found in enumerate(chosen):
         title = found.pair.title(found.key)
         yield Progress(number, len(chosen), f"Reading {title}")
-        for sample in _samples(found.pair, found.key, how):
+        for sample in cut(found.pair, found.key, how):
             made.append(sample)
             yield Progress(number, len(chosen), f"Reading {title}")
     return made

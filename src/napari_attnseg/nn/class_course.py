@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from napari_attnseg.records import DenseMaps
     from napari_attnseg.store.models import StoredModel
 
+    Opinion = tuple[tuple[float, float], float]  # how far the parent is believed, and the diameter
+
 _PIXELS = 300  # of each class of a sample, by which the classes are told apart at first
 _PLACES = 24  # of each class of a sample, that crops are centred near
 _DOUBT = 0.2  # the parent's opinion never counts less than this
@@ -75,7 +77,7 @@ class ClassCourse(Course):
 
     known: tuple[str, ...]
     names: tuple[str, ...]
-    measured: list[DenseMaps]
+    opinions: list[Opinion]
 
     def divided(self) -> tuple[Split, int]:
         """Return what is learnt from and judged by, and a number for the length of the run."""
@@ -97,21 +99,23 @@ class ClassCourse(Course):
         card, count = self.parent.card, len(self.names)
         network = build_network(self.parent).to(self.device)
         engine = TorchEngine(card, copy.deepcopy(network), self.device)
-        found = [read_field(engine, sample.image) for sample in self.split.train]
-        self.measured = [maps for _, maps in found]
+        zooms, self.opinions = [], []
+        for sample in self.split.train:  # the maps of one sample at a time
+            zoom, maps = read_field(engine, sample.image)
+            zooms.append(zoom)
+            self.opinions.append(opinion(sample, maps, len(self.known), card.diameter))
         engine.close()
         grown = grow(network, card.architecture, len(self.known), count)
         if count > 1 and not self.known:
-            zooms = [zoom for zoom, _ in found]
             start_rows(grown, *_painted(network, self.split.train, zooms, self.device), count)
         return grown
 
     def make_tuner(self, recipe: Recipe, device: torch.device) -> Tuner:
         """Return what takes the steps."""
-        canonical, old = self.parent.card.diameter, len(self.known)
-        source = class_source(self.split.train, self.measured, old, canonical, recipe.size, self.params.seed)
+        canonical = self.parent.card.diameter
+        source = class_source(self.split.train, self.opinions, canonical, recipe.size, self.params.seed)
         tuner = ClassTuner(self.network.to(device), source, recipe, device)
-        tuner.old = old
+        tuner.old = len(self.known)
         return tuner
 
     def counted(self, engine: TorchEngine) -> Iterator[npt.NDArray[np.int64]]:
@@ -171,8 +175,7 @@ def _even(labels: npt.NDArray[np.int32], where: npt.NDArray[np.bool_], most: int
 
 def class_source(
     samples: Sequence[Sample],
-    measured: Sequence[DenseMaps],
-    old: int,
+    opinions: Sequence[Opinion],
     canonical: float,
     size: int,
     seed: int,
@@ -181,18 +184,28 @@ def class_source(
 
     Parameters
     ----------
-    measured : sequence of DenseMaps
-        What the parent says of each sample.
+    opinions : sequence of Opinion
+        Of each sample, as :func:`opinion` returns it.
+    """
+    items = [_prepared(sample) for sample in samples]
+    places = [_places(sample) for sample in samples]
+    trust, medians = [believed for believed, _ in opinions], [diameter for _, diameter in opinions]
+    return Source(items, places, trust, medians, canonical, size, seed)
+
+
+def opinion(sample: Sample, maps: DenseMaps, old: int, canonical: float) -> Opinion:
+    """Return how far the parent is believed in a sample (background, classes), and its objects' diameter.
+
+    Parameters
+    ----------
+    maps : DenseMaps
+        What the parent says of the sample.
     old : int
         Number of the classes that the parent tells apart.
+    canonical : float
+        Diameter where it sees no object, pixels.
     """
-    items, places, trust, medians = [], [], [], []
-    for sample, maps in zip(samples, measured, strict=True):
-        items.append(_prepared(sample))
-        places.append(_places(sample))
-        trust.append(_trust(sample, maps, old))
-        medians.append(estimate_diameter(maps) or canonical)
-    return Source(items, places, trust, medians, canonical, size, seed)
+    return _trust(sample, maps, old), estimate_diameter(maps) or canonical
 
 
 def _prepared(sample: Sample) -> Prepared:
