@@ -58,7 +58,7 @@ def to_sample(image: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> Samp
 
 def load(folder: Path) -> tuple[list[Prepared], np.ndarray[Any, Any], list[str]]:
     """Read the training images; return them, their probabilities and the held-out image paths."""
-    items, kinds, held, seen = [], [], [], dict.fromkeys(SHARES, 0)
+    items, kinds, objects, held, seen = [], [], [], [], dict.fromkeys(SHARES, 0)
     with (folder / "index.csv").open() as file:
         for row in csv.DictReader(file):
             kind = row["kind"]
@@ -70,7 +70,12 @@ def load(folder: Path) -> tuple[list[Prepared], np.ndarray[Any, Any], list[str]]
                 continue
             items.append(prepare(to_sample(imread(folder / row["image"]), imread(folder / row["labels"]))))
             kinds.append(kind)
-    weights = np.array([SHARES[k] / kinds.count(k) for k in kinds])
+            objects.append(max(1, int(row["n_objects"])))
+    # within a kind by the root of the number of objects: a crowded field has more to teach than a sparse one
+    weights = np.sqrt(objects)
+    for kind, share in SHARES.items():
+        of = np.array([k == kind for k in kinds])
+        weights[of] *= share / weights[of].sum()
     return items, weights / weights.sum(), held
 
 

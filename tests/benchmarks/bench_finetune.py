@@ -190,22 +190,46 @@ def cancel_seconds(samples: list[Sample], name: str) -> float:
     return round(time.perf_counter() - start, 2)
 
 
-def effort(seen: list[Pair], base: Engine, domain: str, tuned: bool, most: int = 400) -> int:
-    """Return the corrections needed to bring every image to AP@.5 >= 0.9, tuning after each image or not."""
-    total, samples, engine = 0, [], base
+def enough(before: Array, truth: Array, most: int = 400) -> int:
+    """Return how many corrections bring an image to AP@.5 >= 0.9."""
+    made = 0
+    while pooled([compare(correct(before, truth, made)[0], truth)])["ap"]["0.50"] < 0.9 and made < most:
+        made += 1
+    return made
+
+
+def effort(
+    seen: list[Pair], count: int, base: Engine, domain: str, steps: int | None, say: Callable[..., None]
+) -> None:
+    """Say the corrections that bring ``count`` images to AP@.5 >= 0.9, tuning after each of them or not.
+
+    Images that need none with the base are passed over. Each tuning starts from the base and learns from
+    all images corrected so far.
+    """
+    without: list[int] = []
+    tuned: list[int] = []
+    samples: list[Sample] = []
+    engine = base
     for number, (image, truth) in enumerate(seen):
+        if len(without) == count:
+            break
+        if not (needed := enough(segment(base, image), truth)):
+            continue
+        without.append(needed)
         before = segment(engine, image)
-        made = 0
-        while pooled([compare(correct(before, truth, made)[0], truth)])["ap"]["0.50"] < 0.9 and made < most:
-            made += 1
-        total += made
-        sample = make_sample(planes(image), before, correct(before, truth, made)[0], name=f"image {number}")
-        if tuned and sample is not None:
+        tuned.append(enough(before, truth))
+        sample = make_sample(
+            planes(image), before, correct(before, truth, tuned[-1])[0], name=f"image {number}"
+        )
+        say(domain=domain, image=number, without=without[-1], with_tuning=tuned[-1])
+        if sample is not None:
             samples.append(sample)
-            if number + 1 < len(seen):
-                tune(samples, f"{domain}-effort{number}")
-                engine = load_engine(f"{domain}-effort{number}", "cpu")
-    return total
+        if samples and len(without) < count:
+            name = f"{domain}-effort{number}"
+            say(domain=domain, learnt_from=len(samples), **tune(samples, name, steps=steps))
+            engine = load_engine(name, "cpu")
+    saved = round(1 - sum(tuned) / sum(without), 3) if sum(without) else None
+    say(domain=domain, images=len(without), without=sum(without), with_tuning=sum(tuned), saved=saved)
 
 
 def teller(path: Path | None) -> Callable[..., None]:
@@ -228,7 +252,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--domain", nargs="+", default=["tnbc_he", "wbc", "isbi2012_em"])
-    parser.add_argument("--corrections", type=int, nargs="+", default=[5, 20])
+    parser.add_argument("--corrections", type=int, nargs="*", default=[5, 20])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--test", type=int, help="test on the first so many images only")
     parser.add_argument("--forget", type=int, default=1000, help="images of dsb2018 to measure forgetting on")
@@ -269,7 +293,8 @@ def measure_domain(
         cost = tune(whole, f"{domain}-full", tier="full", minutes=minutes, steps=args.full_steps)
         full = ap50(load_engine(f"{domain}-full", "cpu"), test)
         say(domain=domain, run="full", base=round(start, 4), full=round(full, 4), **cost)
-    for count, steps in zip(args.corrections, args.steps or [None] * len(args.corrections), strict=True):
+    lengths = args.steps if args.steps and args.corrections else [None] * len(args.corrections)
+    for count, steps in zip(args.corrections, lengths, strict=True):
         rows = []
         for seed in args.seeds:
             name = f"{domain}-{count}-{seed}"
@@ -289,11 +314,10 @@ def measure_domain(
             for name, v in zip(("tuned", "gap_closed", "forgot"), means, strict=True)
         }
         say(domain=domain, corrections=count, mean_of=len(rows), **said)
-    say(domain=domain, cancel_to_gone_s=cancel_seconds(user(base, seen, 5, 0), f"{domain}-cancelled"))
+    if args.corrections:
+        say(domain=domain, cancel_to_gone_s=cancel_seconds(user(base, seen, 5, 0), f"{domain}-cancelled"))
     if args.effort:
-        without, with_tuning = (effort(seen[: args.effort], base, domain, tuned) for tuned in (False, True))
-        saved = None if not without else round(1 - with_tuning / without, 3)
-        say(domain=domain, images=args.effort, without=without, with_tuning=with_tuning, saved=saved)
+        effort(seen, args.effort, base, domain, args.steps[-1] if args.steps else None, say)
 
 
 if __name__ == "__main__":
