@@ -237,6 +237,39 @@ def test_what_does_not_belong_together_is_refused(home):
         run([objects], start="new", name="x", task="instances")
 
 
+def test_names_that_differ_only_in_case_are_refused(home):
+    with pytest.raises(TrainingDataError, match="'Cell' and 'cell' differ only in upper and lower case"):
+        run([painted(classes=("Cell", "cell"))])
+    run(steps=1)
+    with pytest.raises(TrainingDataError, match="'striped' and 'Striped'"):
+        run([painted(classes=("plain", "Striped"))], start="new", name="more")
+
+
+def test_a_network_whose_head_cannot_grow_is_refused(monkeypatch, home):
+    class Other(torch.nn.Module):
+        def __init__(self, **_):
+            super().__init__()
+            self.out = torch.nn.Conv2d(3, 5, 1)
+            self.blocks = {}
+
+    monkeypatch.setattr("napari_attnseg.nn.class_course.build_network", lambda parent: Other())
+    with pytest.raises(ModelError, match="no head that could grow"):
+        run()
+
+
+def test_cancel_while_the_samples_are_read_stores_nothing(monkeypatch, home):
+    asked = []
+    monkeypatch.setattr("napari_attnseg.nn.class_course.start_rows", lambda *_: pytest.fail("went on"))
+    samples = [replace(painted(n), name=str(n)) for n in range(3)]
+    params = TrainParams(name="new", start="tiny", steps=4, device="cpu", task="classes")
+    stop = lambda: bool(asked.append(1)) or len(asked) > 1  # noqa: E731
+    events = list(train_and_store(samples, params, models.find("tiny"), stop=stop))
+    (result,) = [e.data for e in events if isinstance(e, TrainEvent) and e.kind == "result"]
+    assert (result["cancelled"], result["stored"], result["steps"]) == (True, False, 0)
+    assert len(asked) == 2
+    assert not models.exists("new")
+
+
 def test_less_memory_means_fewer_crops(monkeypatch, home):
     real, failed = Tuner.advance, []
 

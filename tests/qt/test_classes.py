@@ -95,6 +95,13 @@ def test_start_says_what_is_missing(painted, qtbot):
     known.setCurrentIndex(known.findData("all"))  # where nothing is painted is background
     qtbot.waitUntil(lambda: panel.reason() == "")
     assert panel.classes_box.table.item(0, 1).text() == "background"
+    layer.data_setitem((np.array([0]), np.array([0])), 3)
+    qtbot.waitUntil(lambda: panel.classes_box.table.rowCount() == 3)
+    name(panel, 2, "Nucleus")
+    why("differ only in upper and lower case")
+    name(panel, 2, "")  # an emptied cell goes back to a name
+    assert panel.classes_box.table.item(2, 1).text() == "class 3"
+    assert panel.reason() == ""
     layer.data = np.arange(layer.data.size, dtype=np.int32).reshape(layer.data.shape)
     tree = panel.sources.tree
     qtbot.waitUntil(lambda: "look like objects" in tree.topLevelItem(0).text(0))
@@ -133,3 +140,17 @@ def test_results_have_the_colours_that_were_painted(open_dock):
     classes.show_as_painted(found, viewer.layers)
     np.testing.assert_allclose(found.get_color(1), mine.get_color(2))
     np.testing.assert_allclose(found.get_color(2), mine.get_color(1))
+
+
+def test_scores_of_a_parent_that_knew_some_classes_are_compared_on_those():
+    from html import unescape
+
+    from napari_attnseg._qt.finetune_result import table
+
+    before = {"dice": 0.3, "per_class": {"a": 0.6, "b": None}, "foreground": 0.9, "pixels": 40}
+    after = {"dice": 0.6, "per_class": {"a": 0.7, "b": 0.5}, "foreground": 0.9, "pixels": 40}
+    text = unescape(table("base", "new", {"before": before, "after": after, "steps": 3, "task": "classes"}))
+    cells = [line.split("</td>") for line in text.replace("<b>", "").replace("</b>", "").split("<tr>")]
+    rows = {row[0].split(">")[-1]: [c.split(">")[-1] for c in row[1:3]] for row in cells if len(row) > 3}
+    assert rows["mean Dice"] == ["–", "0.60"]  # a mean with a 0 for b would flatter
+    assert rows["… of the parent's classes"] == ["0.60", "0.70"]

@@ -10,10 +10,10 @@ from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem, QVBoxLay
 
 from napari_attnseg._napari.classes import names_of, set_name
 from napari_attnseg._qt.widgets import note, set_note
-from napari_attnseg.core.classes import BACKGROUND, default_name
+from napari_attnseg.core.classes import BACKGROUND, default_name, look_alike
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from napari_attnseg._napari.corrections import Found
 
@@ -33,6 +33,7 @@ class ClassesBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         super().__init__()
         self._found: list[Found] = []
         self._names: dict[int, str] = {}
+        self._parent: tuple[str, ...] = ()
         self.table = QTableWidget(0, 3)
         self.table.setObjectName("attnseg_classes")
         self.table.setToolTip(_HELP)
@@ -62,7 +63,7 @@ class ClassesBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         parent : sequence of str
             The classes that the model to start from tells apart: names of numbers that nobody named.
         """
-        self._found = list(found)
+        self._found, self._parent = list(found), tuple(parent)
         pixels: dict[int, int] = {}
         names: dict[int, str] = {}
         for one in self._found:
@@ -109,18 +110,31 @@ class ClassesBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if number is None:
             return
         name = item.text().strip() or default_name(number)
+        with QSignalBlocker(self.table):
+            item.setText(name)  # an emptied cell shows what the class is called now
         layers = {one.pair.labels for one in self._found if any(n == number for n, _ in one.numbers)}
         set_name(layers, number, name)
         self._names[number] = name
         self.changed.emit()
 
-    def reason(self) -> str:
-        """Return why nothing can be learnt from the ticked planes; "" where it can."""
+    def reason(self, earlier: Collection[str] = ()) -> str:
+        """Return why nothing can be learnt from the ticked planes; "" where it can.
+
+        Parameters
+        ----------
+        earlier : collection of str
+            The classes of ticked samples of earlier runs; whether these know background is not asked.
+        """
         trouble = next((one for one in self._found if one.trouble), None)
         if trouble is not None:
             return (
                 f"'{trouble.pair.labels.name}' holds {trouble.trouble}. Untick it, or learn objects from it."
             )
+        alike = look_alike([*self._parent, *earlier, *self._names.values()])
+        if alike is not None:
+            return f"'{alike[0]}' and '{alike[1]}' differ only in upper and lower case: give both one name."
+        if earlier:
+            return ""
         kinds = {name.lower() for name in self._names.values()}
         zero = any(number == 0 for one in self._found for number, _ in one.numbers)
         if not kinds - {BACKGROUND}:

@@ -208,7 +208,8 @@ class FinetunePanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             return f"The model tells classes apart ({said}): learn classes, or choose another model."
         why = self.sources.reason() if self.sources.chosen() or not self.shelf.chosen() else ""
         if classes:
-            why = why or ("" if self.shelf.chosen() else self.classes_box.reason())
+            earlier = {name for kept in self.shelf.chosen() for name in kept.classes}
+            why = why or self.classes_box.reason(earlier)
         else:
             why = why or tuning.few(self.objects())
         return why or tuning.name_trouble(self.name_edit.text().strip())

@@ -164,8 +164,12 @@ def _class_table(
     rows = [("mean Dice", before["dice"], after["dice"])]
     rows += [(each, before["per_class"].get(each), dice) for each, dice in after["per_class"].items()]
     rows.append(("any class", before["foreground"], after["foreground"]))
-    if all(dice is None for dice in before["per_class"].values()):
+    both = [(old, new) for _, old, new in rows[1:-1] if old is not None and new is not None]
+    if any(old is None and new is not None for _, old, new in rows[1:-1]):  # the parent lacks classes
         rows[0] = ("mean Dice", None, after["dice"])
+        if both:
+            shared = [sum(dice) / len(both) for dice in zip(*both, strict=True)]
+            rows.insert(1, ("… of the parent's classes", shared[0], shared[1]))
     lines = "".join(
         f"<tr>{_CELL}{escape(title)}</td>{_CELL}{_two(old)}</td>{_CELL}<b>{_two(new)}</b></td></tr>"
         for title, old, new in rows

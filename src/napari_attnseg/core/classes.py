@@ -14,7 +14,7 @@ from napari_attnseg.core.corrections import TOO_FEW, Split, near
 from napari_attnseg.errors import TrainingDataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -54,14 +54,24 @@ def numbered_names(count: int, given: Sequence[str] = ()) -> tuple[str, ...]:
     return tuple(name or default_name(n) for n, name in enumerate(names, start=1))
 
 
+def look_alike(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return two names that differ only in upper and lower case, or None."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.lower(), name)
+        if other != name:
+            return other, name
+    return None
+
+
 def joined_names(known: Sequence[str], samples: Sequence[Sample]) -> tuple[str, ...]:
     """Return the classes of a new model: those of its parent, then the new ones that samples have pixels of.
 
     Raises
     ------
     TrainingDataError
-        A sample has a number without a name, all are background, there are too many, or all known pixels
-        are of one kind.
+        A sample has a number without a name, all are background, there are too many, two names differ only
+        in case, or all known pixels are of one kind.
     """
     names = list(known)
     kinds: set[str] = set()
@@ -81,6 +91,11 @@ def joined_names(known: Sequence[str], samples: Sequence[Sample]) -> tuple[str, 
                 names.append(name)
     if not names:
         raise TrainingDataError("The labels hold no class.", "Paint at least one class, or two.")
+    if (alike := look_alike(names)) is not None:
+        raise TrainingDataError(
+            f"The classes '{alike[0]}' and '{alike[1]}' differ only in upper and lower case.",
+            "Give both the same name, or quite different ones.",
+        )
     if len(names) > MOST:
         raise TrainingDataError(
             f"The labels hold {len(names):,} classes, {MOST} are possible.", "Learn objects from them."

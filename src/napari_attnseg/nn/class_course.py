@@ -18,9 +18,10 @@ from napari_attnseg.core.classes import (
     renumbered,
 )
 from napari_attnseg.core.size import estimate_diameter
+from napari_attnseg.errors import ModelError
 from napari_attnseg.nn.augment import Prepared, prepare
 from napari_attnseg.nn.classes import class_loss, grow, head_input, parent_loss, start_rows
-from napari_attnseg.nn.course import Course, build_network
+from napari_attnseg.nn.course import Course, Stopped, build_network
 from napari_attnseg.nn.engine import TorchEngine, as_input
 from napari_attnseg.nn.judge import as_plane, read_field
 from napari_attnseg.nn.pool import Source
@@ -98,9 +99,16 @@ class ClassCourse(Course):
         """
         card, count = self.parent.card, len(self.names)
         network = build_network(self.parent).to(self.device)
+        if not isinstance(getattr(getattr(network, "head", None), "dense", None), torch.nn.Conv2d):
+            raise ModelError(
+                f"'{card.id}' cannot learn classes: its network has no head that could grow.",
+                "Choose a model that was tuned from 'base'.",
+            )
         engine = TorchEngine(card, copy.deepcopy(network), self.device)
         zooms, self.opinions = [], []
         for sample in self.split.train:  # the maps of one sample at a time
+            if self._asked():
+                raise Stopped
             zoom, maps = read_field(engine, sample.image)
             zooms.append(zoom)
             self.opinions.append(opinion(sample, maps, len(self.known), card.diameter))

@@ -76,6 +76,10 @@ def limits_of(params: TrainParams, objects: int) -> Limits:
     return Limits(params.steps, seconds, most=300, longest=longest, every=20, patience=5)
 
 
+class Stopped(Exception):
+    """The run was cancelled before its first step."""
+
+
 @dataclass(slots=True)
 class Course:
     """A fine-tuning from its samples to the tuned weights.
@@ -164,7 +168,10 @@ class Course:
     def run(self) -> Said:
         """Train; afterwards :meth:`weights` has the result."""
         yield TrainEvent("phase", {"note": "Loading the model"})
-        self._build()
+        try:
+            self._build()
+        except Stopped:
+            return
         finished = self._go_on() if self.params.resume else False
         if self.held and self.before is None and not finished:
             yield TrainEvent("phase", {"note": "Judging the model as it is"})
@@ -318,6 +325,11 @@ class Course:
         if self.held and self.best_step and best.exists():
             self.tuner.average = read_tensors(best)[0]
         return {k: v.cpu() for k, v in self.tuner.state_dict().items()}
+
+    @property
+    def taken(self) -> int:
+        """The number of steps so far."""
+        return self.tuner.step if hasattr(self, "tuner") else 0
 
     def improved(self) -> bool:
         """Tell whether the best step did better on what was held out than the parent."""

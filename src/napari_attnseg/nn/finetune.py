@@ -101,7 +101,7 @@ def _tuned(course: Course, target: Path, run_id: str) -> Generator[TrainStep | T
         "before": course.before,
         "after": course.after,
         "reason": course.split.reason,
-        "steps": course.best_step or course.tuner.step,
+        "steps": course.best_step or course.taken,
         "seconds": round(course.seconds, 1),
         "cancelled": course.cancelled,
         "stored": improved or not course.cancelled,
