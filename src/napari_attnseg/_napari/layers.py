@@ -261,8 +261,8 @@ def _features(segmentation: Segmentation) -> dict[str, Any]:
 
 
 def _count(segmentation: Segmentation) -> int:
-    if segmentation.params.get("task") == "classes":
-        return int(np.count_nonzero(np.unique(segmentation.labels)))
+    if "pixels" in segmentation.features:  # of every class, counted by the run
+        return int(np.count_nonzero(segmentation.features["pixels"]))
     if "index" in segmentation.features:
         return len(segmentation.features["index"])
     return int(segmentation.labels.max(initial=0))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_attnseg._qt.widgets import note, set_note
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -29,6 +31,7 @@ class Curve(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._scores: dict[int, dict[str, float]] = {}
         self._lines: dict[str, Any] = {}  # of the scores, by name
         self._view: Any = None
+        self.legend = note(name="attnseg_curve_legend")  # wraps, which a plot's title does not
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         viewer.events.theme.connect(self._paint)
@@ -72,6 +75,7 @@ class Curve(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._plots[1].setYRange(0, 1, padding=0.05)
         self._plots[1].setXLink(self._plots[0])
         self.layout().addWidget(self._view)
+        self.layout().addWidget(self.legend)
         self._paint()
 
     def _paint(self, event: Any = None) -> None:
@@ -86,7 +90,8 @@ class Curve(QWidget):  # type: ignore[misc]  # qtpy is untyped
         names = " · ".join(
             f"<span style='color:{colour}'>{escape(name)}</span>" for name, colour in self._named()
         )
-        for plot, title in zip(self._plots, ("Loss", f"{names}, held out"), strict=True):
+        set_note(self.legend, names)
+        for plot, title in zip(self._plots, ("Loss", "Held out"), strict=True):
             plot.setTitle(title, color=text, size="9pt")
             for side in ("left", "bottom"):
                 plot.getAxis(side).setPen(text)

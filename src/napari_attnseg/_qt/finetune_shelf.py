@@ -10,7 +10,7 @@ from qtpy.QtGui import QIcon, QImage, QPixmap
 from qtpy.QtWidgets import QCheckBox, QListWidget, QListWidgetItem, QPushButton, QVBoxLayout, QWidget
 
 from napari_attnseg._napari.tuning import read_shelf
-from napari_attnseg._qt.widgets import TICKS
+from napari_attnseg._qt.widgets import TICKS, shortened
 from napari_attnseg._qt.worker import Jobs
 from napari_attnseg.store.samples import take_off_shelf
 
@@ -105,7 +105,9 @@ class ShelfBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
             day = time.strftime("%Y-%m-%d", time.localtime(kept.created))
             count = f"{kept.objects} object{'' if kept.objects == 1 else 's'}"
             count = ", ".join(kept.classes) or count
-            item = QListWidgetItem(QIcon(_pixmap(one.thumbnail)), f"{kept.name or 'image'}\n{count} · {day}")
+            text = f"{shortened(kept.name or 'image')}\n{count} · {day}"
+            item = QListWidgetItem(QIcon(_pixmap(one.thumbnail)), text)
+            item.setToolTip(kept.name)
             item.setData(_ROLE, kept.key)
             item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
             item.setCheckState(Qt.CheckState.Checked if kept.key in self._ticked else Qt.CheckState.Unchecked)

@@ -8,11 +8,11 @@ from napari.layers import Labels, Shapes
 from qtpy.QtCore import QSignalBlocker, Qt, QTimer, Signal
 from qtpy.QtWidgets import QCheckBox, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
 
-from napari_attnseg._napari.classes import class_pairs, of_classes, scan_classes
+from napari_attnseg._napari.classes import class_pairs, holds_classes, scan_classes
 from napari_attnseg._napari.corrections import Found, How, Pair, mark_done, outlines, pairs, scan
 from napari_attnseg._napari.layers import plane_at
 from napari_attnseg._qt.params_form import add_row, show_row
-from napari_attnseg._qt.widgets import TICKS, combo, form, note, set_note
+from napari_attnseg._qt.widgets import TICKS, combo, form, note, set_note, shortened
 from napari_attnseg._qt.worker import Jobs
 from napari_attnseg.core.axes import name_plane
 
@@ -222,7 +222,7 @@ class SourcesBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if self.task == "classes":
             self._pairs = class_pairs(self._pairs)
         else:
-            self._pairs = [pair for pair in self._pairs if not of_classes(pair.labels)]
+            self._pairs = [pair for pair in self._pairs if not holds_classes(pair)]
         self._fill_shapes()
         self._hear([pair.labels for pair in self._pairs] + self._shapes)
         look = scan_classes if self.task == "classes" else scan
@@ -269,11 +269,11 @@ class SourcesBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         pair = planes[0].pair
         top = QTreeWidgetItem(self.tree)
         top.setToolTip(0, f"image: {pair.image.name}\nlabels: {pair.labels.name}")
-        top.setText(0, pair.labels.name)
+        top.setText(0, shortened(pair.labels.name))
         if len(planes) == 1:
             where = name_plane(pair.source, planes[0].key)
             lead = f"{where}: " if where else ""
-            top.setText(0, f"{pair.labels.name}\n{lead}{words(planes[0])}")
+            top.setText(0, f"{shortened(pair.labels.name)}\n{lead}{words(planes[0])}")
             self._tick(top, planes[0])
             return
         top.setFlags(top.flags() | Qt.ItemFlag.ItemIsAutoTristate | Qt.ItemFlag.ItemIsUserCheckable)

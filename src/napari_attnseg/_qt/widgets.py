@@ -24,6 +24,11 @@ def note(text: str = "", *, name: str = "") -> QLabel:
     return label
 
 
+def shortened(name: str, most: int = 36) -> str:
+    """Return a name that fits one line: the middle of a long one is left out."""
+    return name if len(name) <= most else f"{name[: most - 13]}…{name[-12:]}"
+
+
 def set_note(label: QLabel, text: str) -> None:
     """Set a line of text; an empty one takes no room."""
     if label.text() != text:  # the same text again would lay the panel out again
