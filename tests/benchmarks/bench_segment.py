@@ -1,20 +1,25 @@
 """How long a segmentation takes, as a ratio to a matrix product of the same run; not a test.
 
     python tests/benchmarks/bench_segment.py [--sizes 512 1024] [--repeats 5] [--device cpu] [--crowd]
+    python tests/benchmarks/bench_segment.py --first | --memory 2048
 
 The unit is one 1024 x 1024 float32 ``torch`` matrix product in processor seconds (on a GPU: wall seconds).
 Network and readout are timed apart, warm, on a new generated image for each repetition; the median counts.
+``--first`` and ``--memory`` measure nothing else: what a fresh process needs for its first image, PyTorch
+loaded, and how far the memory of a run rises above that of the loaded program (Linux).
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 import torch
 
+from napari_attnseg import segment
 from napari_attnseg.core.postprocess import read_out
 from napari_attnseg.core.synth import fluorescence
 from napari_attnseg.engine import load_engine
@@ -42,7 +47,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--crowd", action="store_true", help="also: the readout of few and of many objects")
+    parser.add_argument("--first", action="store_true", help="only: the first result for 512 x 512")
+    parser.add_argument("--memory", type=int, metavar="SIDE", help="only: the peak for SIDE x SIDE")
     args = parser.parse_args()
+    if args.first or args.memory:
+        first(args.device) if args.first else memory(args.memory, args.device)
+        return
     engine = load_engine("base", args.device)
     on_cpu = engine.device.startswith("CPU")
     clock = time.process_time if on_cpu else time.perf_counter
@@ -74,6 +84,33 @@ def main() -> None:
         )
     if args.crowd:
         crowd(engine)
+
+
+def first(device: str) -> None:
+    """Time the first segmentation of this process: model, size estimate, network, readout."""
+    image = fluorescence((512, 512), 0)[0]
+    wall, cpu = time.perf_counter(), time.process_time()
+    labels = segment(image, device=device)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    print(f"first result for 512 x 512: {wall:.2f} s, {cpu:.2f} processor seconds ({labels.max()} objects)")
+
+
+def memory(side: int, device: str) -> None:
+    """Print how far the memory of network and readout rises above that of the loaded program."""
+    engine = load_engine("base", device)
+    image = fluorescence((side, side), 0)[0]
+    read_out(engine.maps(image[:64, :64]), ReadoutParams())  # imports scipy and scikit-image
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = status("VmRSS")
+    count = int(read_out(engine.maps(image), ReadoutParams())[0].max())
+    more = (status("VmHWM") - before) / 2**20
+    print(f"{side} x {side}: {more:.2f} GiB above the loaded program at its peak ({count} objects)")
+
+
+def status(name: str) -> int:
+    """Return an entry of this process's status, KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def crowd(engine: Engine, side: int = 2048) -> None:

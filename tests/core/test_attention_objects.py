@@ -119,10 +119,11 @@ def test_first_and_second_choice_of_every_pixel():
         logits = np.append(-SHARPNESS * square, -SHARPNESS * REACH**2)
         weights = np.exp(logits - logits.max())
         weights /= weights.sum()
-        first, second = np.argsort(-weights, kind="stable")[:2]
+        first, second, third = np.argsort(-weights, kind="stable")[:3]
         names = [(s + 1) % len(weights) for s in (first, second)]
         assert found.margin[y, x] == pytest.approx(weights[first] - weights[second], abs=2e-3)
-        if weights[first] - weights[second] > 1e-3 and weights[second] > 1e-6:
+        apart = weights[first] - weights[second] > 1e-3 and weights[second] > 1.001 * weights[third]
+        if apart and weights[second] > 1e-6:  # which of two equal ones comes second is nobody's business
             assert (found.labels[y, x], found.runner_up[y, x]) == tuple(names)
             kinds.add((names[0] == 0, names[1] == 0))
     assert len(kinds) >= 2  # seeds before the background, and seeds before seeds

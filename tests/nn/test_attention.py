@@ -38,6 +38,26 @@ def test_fast_equals_explicit(kind: type, shape: tuple[int, int]) -> None:
         assert (module(x) - module.forward_explicit(x)).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("radius", [1, 3, 9])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_strips_equal_tiles(shape: tuple[int, int], radius: int) -> None:
+    """Without gradients local attention takes another way on a processor; batches, votes and borders too."""
+    module = wake(LocalAttention(64, radius))
+    with torch.no_grad():
+        module.bias += torch.randn_like(module.bias)
+    x, carried = torch.randn(2, *shape, 64), 100 * torch.randn(2, *shape, 3)
+    plain, gathered = module.gather(x, carried)
+    assert plain.requires_grad
+    assert gathered is not None
+    with torch.inference_mode():
+        fast, found = module.gather(x, carried)
+        alone, nothing = module.gather(x, None)
+    assert nothing is None
+    torch.testing.assert_close(fast, plain.detach(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(alone, fast)
+    torch.testing.assert_close(found, gathered.detach(), atol=1e-4, rtol=1e-5)
+
+
 @pytest.mark.parametrize("kind", [LocalAttention, GlobalAttention])
 def test_rows_of_the_tape_reproduce_the_output(kind: type) -> None:
     module = wake(kind(64)).eval()

@@ -79,16 +79,18 @@ def find_seeds(maps: DenseMaps, threshold: float = THRESHOLD, split: float = 0.0
         -1..1: above 0 finds more seeds, below 0 fewer.
     """
     h, w = maps.foreground.shape
-    pixels = np.flatnonzero(maps.foreground > threshold)
-    y, x = np.divmod(pixels, w)
+    inside = maps.foreground > threshold
+    pixels = np.flatnonzero(inside)
+    y = np.repeat(np.arange(h), np.count_nonzero(inside, axis=1))  # cheaper than a division
     diameter = np.clip(maps.size.ravel()[pixels], 3.0, 2.0 * max(h, w))
     dy, dx = maps.offset.reshape(2, -1)[:, pixels]
-    vy = np.clip(np.rint(y + dy), 0, h - 1).astype(np.int64)
-    vx = np.clip(np.rint(x + dx), 0, w - 1).astype(np.int64)
-    votes = _vote_map((h, w), vy * w + vx, diameter, maps.foreground.ravel()[pixels], split)
+    vote = np.empty((len(pixels), 2), dtype=np.float32)
+    vote[:, 0] = np.clip(np.rint(y + dy), 0, h - 1)
+    vote[:, 1] = np.clip(np.rint(pixels - y * w + dx), 0, w - 1)
+    cell = vote[:, 0].astype(np.int64) * w + vote[:, 1].astype(np.int64)
+    votes = _vote_map((h, w), cell, diameter, maps.foreground.ravel()[pixels], split)
     position = _peaks(votes, maps.size, split)
-    best, second, weight, runner = _attend(position, vy * w + vx, diameter, w)
-    vote = np.stack([vy, vx], axis=1).astype(np.float32)
+    best, second, weight, runner = _attend(position, cell, diameter, w)
     return Seeds(position, pixels, vote, diameter, best, second, weight, runner)
 
 
@@ -100,8 +102,6 @@ def _vote_map(
     Votes are blurred by an octave of object size at a time, so that large and small objects are treated
     alike.
     """
-    from scipy.ndimage import gaussian_filter
-
     total = np.zeros(shape, dtype=np.float32)
     if not len(cell):
         return total
@@ -112,9 +112,34 @@ def _vote_map(
         if not mine.any():
             continue
         sigma = max(0.7, _VOTE_SIGMA * 2.0 ** (step + 0.5) * 2.0 ** (-0.75 * split))
-        counts = np.bincount(cell[mine], weight[mine], minlength=shape[0] * shape[1]).astype(np.float32)
-        total += gaussian_filter(counts.reshape(shape), sigma, truncate=3) * (2 * np.pi * sigma**2)
+        share = np.where(mine, weight * np.float32(2 * np.pi * sigma**2), np.float32(0))
+        counts = np.bincount(cell, share, minlength=shape[0] * shape[1]).astype(np.float32)
+        total += blur(counts.reshape(shape), sigma)
     return total
+
+
+def blur(image: Floats, sigma: float) -> Floats:
+    """Blur by a Gaussian that ends at 3 ``sigma``, borders reflected; several times as fast as scipy's.
+
+    A block of rows is one matrix product with a band of weights, and so is a block of columns.
+    """
+    reach = int(3 * sigma + 0.5)
+    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    block = max(64, 2 * reach)
+    band = np.zeros((block, block + 2 * reach), dtype=np.float32)
+    for i in range(block):
+        band[i, i : i + len(taps)] = taps / taps.sum()
+    h, w = image.shape
+    wide = np.pad(image, reach, mode="symmetric")
+    tall = np.empty((h, wide.shape[1]), dtype=np.float32)
+    for i in range(0, h, block):
+        n = min(block, h - i)
+        np.matmul(band[:n, : n + 2 * reach], wide[i : i + n + 2 * reach], out=tall[i : i + n])
+    out = np.empty((h, w), dtype=np.float32)
+    for i in range(0, w, block):
+        n = min(block, w - i)
+        np.matmul(tall[:, i : i + n + 2 * reach], band[:n, : n + 2 * reach].T, out=out[:, i : i + n])
+    return out
 
 
 def _peaks(votes: Floats, size: Floats, split: float) -> Floats:
@@ -158,22 +183,23 @@ def _attend(
         none = np.full(len(cell), count, dtype=np.int64)
         zero = np.zeros(len(cell), dtype=np.float32)
         return none, none.copy(), zero, zero.copy()
-    voted = np.zeros(int(cell.max()) + 1, dtype=bool)  # many pixels vote for one cell
-    voted[cell] = True
-    cells, back = np.flatnonzero(voted), (np.cumsum(voted) - 1)[cell]
+    number = np.zeros(int(cell.max()) + 1, dtype=np.int32)
+    number[cell] = 1
+    cells = np.flatnonzero(number)  # many pixels vote for one cell
+    number[cells] = np.arange(len(cells))
+    back = number[cell]
     points = np.stack(np.divmod(cells, width), axis=1)
     distance, index = (np.asarray(found) for found in cKDTree(position).query(points, k=2))
     tie = distance[:, 0] == distance[:, 1]  # of two equally near seeds the first in the list is the best
     index[tie] = np.sort(index[tie], axis=1)
-    miss = (distance[back] / diameter[:, None]).astype(np.float32)
-    logits = -SHARPNESS * np.minimum(miss, 1e3) ** 2
-    background = np.float32(-SHARPNESS * REACH**2)
-    top = np.maximum(logits[:, 0], background)
-    exp = np.exp(logits - top[:, None])
-    exp[~np.isfinite(distance[back])] = 0.0
-    total = exp.sum(axis=1) + np.exp(background - top)
-    best = np.where(logits[:, 0] > background, index[back, 0], count)
-    return best, index[back, 1], exp[:, 0] / total, exp[:, 1] / total
+    square = (-SHARPNESS * distance.T**2).astype(np.float32)
+    shrink = 1 / diameter**2
+    near, far = (np.take(s, back) * shrink for s in square)  # logits, at most 0; -inf without a second seed
+    ground = np.float32(-SHARPNESS * REACH**2)
+    best = np.where(near > ground, np.take(index[:, 0], back), count)
+    near, far = np.exp(near), np.exp(far)
+    total = near + far + np.exp(ground)
+    return best, np.take(index[:, 1], back), near / total, far / total
 
 
 def seeds_readout(maps: DenseMaps, params: ReadoutParams) -> tuple[Labels, Floats]:
@@ -241,8 +267,10 @@ def read_out(
     labels, certainty = READOUTS.get(name)(maps, params)
     labels = tidy(labels, params)
     count = int(labels.max(initial=0))
-    size = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    summed = np.bincount(labels.ravel(), certainty.ravel(), minlength=count + 1)[1:]
+    inside = np.flatnonzero(labels)
+    owner = labels.ravel()[inside]
+    size = np.bincount(owner, minlength=count + 1)[1:]
+    summed = np.bincount(owner, certainty.ravel()[inside], minlength=count + 1)[1:]
     confidence = np.clip(summed / np.maximum(size, 1), 0, 1).astype(np.float32)
     sure = confidence >= params.min_confidence
     if not sure.all():
@@ -274,16 +302,19 @@ def largest_pieces(labels: Labels) -> Labels:
     """Set all but the largest 4-connected piece of every label to 0."""
     from skimage.measure import label
 
-    pieces = label(labels, connectivity=1)
-    size = np.bincount(pieces.ravel())
+    inside = np.flatnonzero(labels)
+    value = labels.ravel()[inside]
+    piece = label(labels, connectivity=1).ravel()[inside]
+    size = np.bincount(piece, minlength=1)
     owner = np.zeros(len(size), dtype=np.int64)
-    owner[pieces.ravel()] = labels.ravel()
-    size[0] = 0
+    owner[piece] = value
     order = np.lexsort((size, owner))
     last = np.append(owner[order][1:] != owner[order][:-1], True)  # the largest piece of each owner
     keep = np.zeros(len(size), dtype=bool)
     keep[order[last]] = True
-    return np.where(keep[pieces], labels, 0).astype(np.int32)
+    out = np.zeros(labels.shape, dtype=np.int32)
+    out.ravel()[inside] = np.where(keep[piece], value, 0)
+    return out
 
 
 def fill_holes(labels: Labels) -> Labels:

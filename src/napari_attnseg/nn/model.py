@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from napari_attnseg.errors import ModelError
+from napari_attnseg.nn import fused
 from napari_attnseg.nn.attention import ContextBlock, Kept
+from napari_attnseg.nn.finish import CANONICAL as CANONICAL
+from napari_attnseg.nn.finish import finish_dense
 from napari_attnseg.registry import Registry
 
 if TYPE_CHECKING:
@@ -19,7 +22,6 @@ if TYPE_CHECKING:
 
 CONTEXTS = ("none", "gate", "local", "global", "local+global")
 EMBEDDING = 16
-CANONICAL = 32.0  # pixels; sizes are predicted as log2(diameter / CANONICAL)
 _OWN = 0.01  # weight of a position's own guess in the consensus
 
 
@@ -54,6 +56,15 @@ class ConvBN(nn.Sequential):
         layers = [nn.Conv2d(cin, cout, 3, stride, 1, bias=False), nn.BatchNorm2d(cout)]
         super().__init__(*layers, *([nn.ReLU(inplace=True)] if relu else []))
 
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Map (B, cin, H, W) to (B, cout, h, w); a residual is added and the sum rectified."""
+        if isinstance(self[1], nn.Identity) and fused.usable(x):
+            return fused.convolve(
+                cast("nn.Conv2d", self[0]), x, residual, residual is not None or len(self) > 2
+            )
+        out = super().forward(x)
+        return out if residual is None else F.relu(residual + out)
+
 
 class ResBlock(nn.Module):
     """Two 3 x 3 convolutions with a residual path."""
@@ -65,7 +76,7 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        return F.relu(x + self.b(self.a(x)))
+        return cast("Tensor", self.b(self.a(x), x))
 
 
 class Up(nn.Module):
@@ -167,7 +178,9 @@ class AttnSegNet(nn.Module):
         """Names of the attention blocks and their strides, in network order."""
         return {name: 8 if name.startswith("local") else 16 for name in self.context}
 
-    def forward(self, x: Tensor, tape: dict[str, Kept] | None = None, pool: int = 1) -> Outputs:
+    def forward(
+        self, x: Tensor, tape: dict[str, Kept] | None = None, pool: int = 1, finished: bool = False
+    ) -> Outputs | Tensor:
         """Map (B, 3, H, W), any size, to dense outputs of the same size.
 
         Parameters
@@ -176,8 +189,14 @@ class AttnSegNet(nn.Module):
             Filled with what every attention block keeps.
         pool : int
             Pools keys and values of global attention (memory).
+        finished : bool
+            Return the maps of :func:`napari_attnseg.nn.finish.finish_dense` (no gradients).
         """
-        return self.decode(self.encode(x, tape, pool), tape, pool)
+        maps = self.encode(x, tape, pool)
+        if not finished:
+            return self.decode(maps, tape, pool)
+        fine, votes = self._refine(maps, tape, pool)
+        return finish_dense(self.head.dense(fine), votes, maps.shape)
 
     def encode(self, x: Tensor, tape: dict[str, Kept] | None = None, pool: int = 1) -> Features:
         """Map (B, 3, H, W) to the feature maps that the deep context and the decoder read."""
@@ -192,14 +211,21 @@ class AttnSegNet(nn.Module):
 
     def decode(self, maps: Features, tape: dict[str, Kept] | None = None, pool: int = 1) -> Outputs:
         """Map the encoder's feature maps to dense outputs."""
+        fine, votes = self._refine(maps, tape, pool)
+        out: Outputs = self.head(fine, maps.shape)
+        if votes is not None:
+            out.offset = out.offset + consensus(votes, out.size.detach())
+        return out
+
+    def _refine(
+        self, maps: Features, tape: dict[str, Kept] | None, pool: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return what the head reads, (B, w2, H / 2, W / 2), and the consensus votes of stride 8."""
         s16 = self._attend(("global", "gate"), maps.s16, tape, pool)
         d8, votes = self.dec8(s16, maps.s8), None
         if self.local_in == "decoder" and "local8" in self.context:
             d8, votes = self._vote(d8, tape)
-        out: Outputs = self.head(self.dec2(self.dec4(d8, maps.s4), maps.s2), maps.shape)
-        if votes is not None:
-            out.offset = out.offset + consensus(votes, out.size.detach())
-        return out
+        return self.dec2(self.dec4(d8, maps.s4), maps.s2), votes
 
     def _vote(self, x: Tensor, tape: dict[str, Kept] | None) -> tuple[Tensor, Tensor]:
         """Run the local block on (B, C, h, w); return features and consensus votes, (B, 2, h, w) positions.
