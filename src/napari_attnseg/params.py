@@ -5,9 +5,13 @@ Every field carries ``title`` (form label), ``description`` (help), bounds and a
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from napari_attnseg.errors import InputError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 Method = Literal["attention", "kmeans", "slic"]
 Task = Literal["instances", "classes"]
@@ -129,7 +133,11 @@ class TrainParams(BaseModel):
         description="Length of the run; the same seed gives the same weights on a CPU.",
     )
     minutes: float | None = Field(
-        None, gt=0.0, title="Minutes", description="Length in wall time, reading and start-up included."
+        None,
+        gt=0.0,
+        allow_inf_nan=False,
+        title="Minutes",
+        description="Length in wall time, reading and start-up included.",
     )
     tier: Tier = Field(
         "quick",
@@ -158,3 +166,16 @@ class TrainParams(BaseModel):
     resume: bool = Field(
         False, title="Resume", description="Go on from the checkpoint of an interrupted run of that name."
     )
+
+
+def checked(kind: type[Model], **values: Any) -> Model:
+    """Return the parameters; ``InputError`` naming the first one that is out of bounds."""
+    try:
+        return kind(**values)
+    except ValidationError as err:
+        first = err.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "parameters"
+        text = str(first["msg"])
+        raise InputError(
+            f"'{name}' cannot be {first.get('input')!r}.", text[:1].upper() + text[1:].rstrip(".") + "."
+        ) from err

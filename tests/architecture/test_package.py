@@ -71,7 +71,7 @@ def test_wheel_metadata(wheel: zipfile.ZipFile):
     (points,) = (n for n in wheel.namelist() if n.endswith("entry_points.txt"))
     text = wheel.read(points).decode()
     assert "[napari.manifest]" in text
-    assert "napari-attnseg = napari_attnseg.cli:main" in text
+    assert "napari-attnseg = napari_attnseg.__main__:main" in text
 
 
 def test_manifest_is_valid():

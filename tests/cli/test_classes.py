@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from napari_attnseg.cli import run as call_cli
+from napari_attnseg.cli.train import _judged
 from napari_attnseg.nn import course as courses
 from napari_attnseg.nn.checkpoint import save_model
 from napari_attnseg.nn.model import AttnSegNet
@@ -65,6 +66,17 @@ def test_train_and_segment(folders, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["classes"] == ["round", "other"]
 
 
+def test_the_mean_before_and_after_is_over_the_classes_known_before():
+    before = {"dice": 0.6, "per_class": {"a": 0.6, "b": None}}
+    after = {"dice": 0.6, "per_class": {"a": 0.7, "b": 0.5}}
+    assert _judged({"before": before, "after": after}) == (
+        " Mean Dice of classes on held-out areas: 0.60 (a 0.70, b 0.50 (new))."
+        " Of those known before: 0.60 before, 0.70 after."
+    )
+    none = {"dice": None, "per_class": {"a": None, "b": None}}
+    assert "known before" not in _judged({"before": none, "after": after})
+
+
 def test_only_what_is_painted_teaches_with_known_objects(folders, monkeypatch):
     kept = []
     monkeypatch.setattr(
@@ -88,6 +100,8 @@ def test_what_cannot_be_is_one_sentence(folders, tmp_path, capsys):
     assert "cannot be learnt from scratch" in refused(*from_scratch)
     instances = [a if a != "classes" else "instances" for a in folders]
     assert "--classes is given without --task classes" in refused(*instances, "--classes", "a")
+    alike = refused(*folders, "--classes", "Cell,cell")
+    assert "'Cell' and 'cell' differ only in upper and lower case" in alike
     many = np.arange(96 * 128, dtype=np.int32).reshape(96, 128) // 4
     write_labels(tmp_path / "labels" / "a.tif", many)
     assert "hold 3,071 different numbers: these look like objects" in refused(*folders)

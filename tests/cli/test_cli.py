@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from napari_attnseg import cli
+from napari_attnseg.__main__ import main as start
 from napari_attnseg.cli import common
 from napari_attnseg.cli import demo as demo_module
 from napari_attnseg.errors import EngineUnavailableError
 from napari_attnseg.params import SegmentParams
 from napari_attnseg.records import TrainStep
+from napari_attnseg.store.files import write_atomic
 from napari_attnseg.store.images import read_image, write_labels, write_png, write_tiff
 from tests.fakes import FakeEngine, blobs
 
@@ -130,13 +132,17 @@ def test_unreadable_missing_and_equal_names(engine, image, tmp_path, capsys):
     refused(capsys, call("segment", bad, "--out", out), "bad.png")
     refused(capsys, call("segment", tmp_path / "none.tif", "--out", out), "none.tif")
     write_png(tmp_path / "cells.png", blobs()[0])
-    refused(capsys, call("segment", image, tmp_path / "cells.png", "--out", out), "same file")
+    refused(capsys, call("segment", image, tmp_path / "cells.png", "--out", out), "same name")
+    write_png(tmp_path / "CELLS.png", blobs()[0])  # one file on a disk that does not tell them apart
+    refused(capsys, call("segment", image, tmp_path / "CELLS.png", "--out", out), "same name")
+    (tmp_path / "no.zarr").mkdir()
+    refused(capsys, call("segment", tmp_path / "no.zarr", "--out", out), "holds no zarr array")
     refused(capsys, call("segment", image, "--out", image.parent), "replaced")
     refused(capsys, call("segment", image, "--out", bad), "not a folder")
     refused(capsys, call("segment", image, "--out", out, "--channel", 4), "no channel 4")
     refused(capsys, call("segment", "--out", out), "FILES")
     assert not out.exists()
-    assert engine.loaded.count(("base", "auto")) == 2  # only where the files themselves were fine
+    assert engine.loaded.count(("base", "auto")) == 3  # only where the files themselves were fine
 
 
 def test_some_failures_are_named_and_the_rest_is_written(engine, image, tmp_path, capsys):
@@ -265,6 +271,9 @@ def test_attention_on_a_plane_of_a_stack(engine, tmp_path, capsys):
     write_tiff(tmp_path / "s.tif", stack, "ZYX")
     assert call("attention", tmp_path / "s.tif", "--at", 4, 5, "--plane", 1, "--out", tmp_path / "out") == 0
     assert read_image(tmp_path / "out" / "s_attention.tif").data.shape == (96, 128)
+    capsys.readouterr()
+    where = "attention", tmp_path / "s.tif", "--at", 4, 5, "--plane", 2, "--out", tmp_path / "out"
+    refused(capsys, call(*where), "no plane 2", "2 (Z) planes")
 
 
 def test_evaluate(tmp_path, capsys):
@@ -278,6 +287,8 @@ def test_evaluate(tmp_path, capsys):
     assert call("evaluate", "--pred", tmp_path / "p", "--truth", tmp_path / "t") == 0
     assert "AP@0.50" in capsys.readouterr().out
     refused(capsys, call("evaluate", "--pred", tmp_path / "none", "--truth", tmp_path / "t"), "no folder")
+    file = tmp_path / "t" / "a.tif"
+    refused(capsys, call("evaluate", "--pred", tmp_path / "p", "--truth", file), "a file, not a folder")
 
 
 @pytest.fixture
@@ -314,12 +325,31 @@ def test_train_reports_lines_and_one_object(pairs, capsys, monkeypatch):
     assert (given["steps"], given["minutes"]) == (None, 10.0)
 
 
+@pytest.mark.parametrize("learnt", [True, False])
+def test_ctrl_c_tells_that_a_training_can_go_on(pairs, tmp_path, capsys, monkeypatch, learnt):
+    def train_model(samples, params, started=None):
+        yield TrainStep(1, 2, 1.0, 0.1)
+        if learnt:
+            write_atomic(tmp_path / "home" / "runs" / "mine" / "last.safetensors", b"weights")
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("NAPARI_ATTNSEG_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("napari_attnseg.engine.train_model", train_model)
+    assert call("train", *pairs, "--steps", 2) == 130
+    said = capsys.readouterr().err
+    assert ("--resume" in said) == learnt
+    assert "Interrupted" in said
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--steps", "2", "--minutes", "1"], "Give one"),
         (["--steps", "0"], "--steps"),
+        (["--minutes", "nan"], "minutes"),
+        (["--minutes", "inf"], "minutes"),
         (["--known", "nowhere"], "no folder"),
+        (["--name", "Base"], "'Base' exists already"),  # on some disks that is 'base'
         (["--tier", "slow"], "--tier"),
         (["--run", "x"], "cannot be given with --run"),
     ],
@@ -420,6 +450,18 @@ def test_segment_and_train_start_without_qt_napari_and_torch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_ctrl_c_while_the_command_line_is_imported_is_no_traceback(monkeypatch, capsys):
+    class Pressed:
+        def __getattr__(self, name):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "napari_attnseg.cli", Pressed())
+    with pytest.raises(SystemExit) as end:
+        start()
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
 
 
 def test_python_dash_m_refuses_without_a_traceback(tmp_path):

@@ -18,6 +18,7 @@ from napari_attnseg.cli.common import (
     say,
 )
 from napari_attnseg.errors import InputError
+from napari_attnseg.params import SegmentParams, checked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,13 +63,12 @@ def attention_command(
     from napari_attnseg.core import render
     from napari_attnseg.core.attention_maps import row_at
     from napari_attnseg.core.axes import read_plane
-    from napari_attnseg.jobs.api import validated
     from napari_attnseg.jobs.faithfulness import check_query
     from napari_attnseg.jobs.progress import drive
     from napari_attnseg.jobs.tape import default_block, record_tape
     from napari_attnseg.store.images import read_image, replacing, save_png, save_tiff
 
-    params = validated(**values)
+    params = checked(SegmentParams, **values)
     check_files([file])
     tif, png = (out / f"{file.stem}_attention{suffix}" for suffix in (".tif", ".png"))
     check_out(out, [file], [tif, png])
@@ -80,10 +80,10 @@ def attention_command(
         tape = drive(record_tape(engine, source, key, at, None, params), show)
         assert tape is not None  # nothing cancels this run
         row = row_at(tape, block or default_block(tape), at, head, value)
-        checked = None
+        verdict = None
         if check:
             job = check_query(engine, source, key, at, params, block=row.block, head=row.head, value=value)
-            checked = drive(job, show)
+            verdict = drive(job, show)
     painted = row.grid.paint(row.weights, source.shape_yx)
     picture = render.heat(painted, read_plane(source, key, None, params.channel), at=at)
     with replacing(tif) as part, replacing(png) as part_png:  # both or none
@@ -107,9 +107,9 @@ def attention_command(
         "output": str(tif),
         "picture": str(png),
     }
-    if checked is not None:
-        say(checked.words)
-        result["check"] = {**checked.to_dict(), "words": checked.words}
+    if verdict is not None:
+        say(verdict.words)
+        result["check"] = {**verdict.to_dict(), "words": verdict.words}
     report(result, as_json, f"{tif}\n{png}")
 
 
@@ -119,18 +119,24 @@ def _plane_key(source: ImageSource, text: str | None) -> PlaneKey:
 
     if text is None:
         if source.plane_shape and len(plane_keys(source)) > 1:
-            say(f"A stack of {source.plane_shape} planes: the first is taken (see --plane).")
+            say(f"A stack of {_planes_of(source)}: the first plane is taken (see --plane).")
         return plane_keys(source)[0]
     try:
         key = PlaneKey(tuple(int(part) for part in text.split(",")))
     except ValueError as err:
         raise InputError(f"'{text}' is no plane.", "Give whole numbers such as '0' or '2,5'.") from err
     if key not in plane_keys(source):
-        many = f"The planes are {source.plane_shape} along '{source.plane_axes}'."
+        many = f"The stack has {_planes_of(source)}, counted from 0."
         raise InputError(
             f"There is no plane {text}.", many if source.plane_shape else "It is no stack: leave --plane out."
         )
     return key
+
+
+def _planes_of(source: ImageSource) -> str:
+    """Return the size of a stack in words: "2 (T) x 5 (Z) planes"."""
+    sizes = zip(source.plane_shape, source.plane_axes, strict=True)
+    return " x ".join(f"{size} ({axis})" for size, axis in sizes) + " planes"
 
 
 def _check_pixel(source: ImageSource, at: tuple[int, int]) -> None:

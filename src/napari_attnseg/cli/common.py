@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     Command = Callable[..., Any]
 
 FILE = click.Path(path_type=Path)
-SHORT = {"device", "model"}  # their defaults need no "empty means" in the help
 
 
 def params_options(names: Iterable[str] | None = None) -> Callable[[Command], Command]:
@@ -97,6 +96,7 @@ def progress_bar() -> Iterator[Callable[[Any], None]]:
 def check_files(files: Sequence[Path]) -> list[Path]:
     """Return the files; ``InputError`` when two have one stem, or the only one cannot be an image.
 
+    Upper and lower case count as the same: many disks do not tell them apart, and one result would be lost.
     One of several that is missing or of an unknown type fails when its turn comes: the rest is written.
     """
     from napari_attnseg.store.images import check_path
@@ -105,12 +105,13 @@ def check_files(files: Sequence[Path]) -> list[Path]:
         check_path(files[0])
     seen: dict[str, Path] = {}
     for path in files:
-        if path.stem in seen:
+        stem = path.stem.casefold()
+        if stem in seen:
             raise InputError(
-                f"'{seen[path.stem]}' and '{path}' would be written to the same file.",
+                f"'{seen[stem]}' and '{path}' would be written to files of the same name.",
                 "Give files of different names, or run them one by one into different folders.",
             )
-        seen[path.stem] = path
+        seen[stem] = path
     return list(seen.values())
 
 

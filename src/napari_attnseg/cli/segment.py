@@ -19,13 +19,13 @@ from napari_attnseg.cli.common import (
     say,
 )
 from napari_attnseg.errors import AttnSegError
+from napari_attnseg.params import SegmentParams, checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from napari_attnseg.engine import Engine
-    from napari_attnseg.params import SegmentParams
 
 SOME_FAILED, ALL_FAILED = 3, 2
 
@@ -38,13 +38,12 @@ SOME_FAILED, ALL_FAILED = 3, 2
 def segment_command(files: tuple[Path, ...], out: Path, as_json: bool, **values: Any) -> int:
     """Segment images: TIFF, PNG, JPEG or zarr FILES.
 
-    Writes OUT/<name>.tif (a .zarr for a .zarr) with int32 labels of the same height and width; stacks keep
-    their planes, channels are one object.
+    Writes OUT/<name>.tif (a .zarr for a .zarr) with int32 labels of the same height and width.  Stacks
+    keep their planes; channels are taken together unless --channel names one.
     """
-    from napari_attnseg.jobs.api import validated
     from napari_attnseg.jobs.segment import needs_engine
 
-    params = validated(**values)
+    params = checked(SegmentParams, **values)
     paths = check_files(files)
     targets = {path: target_of(path, out) for path in paths}
     check_out(out, paths, targets.values())
@@ -61,7 +60,8 @@ def segment_command(files: tuple[Path, ...], out: Path, as_json: bool, **values:
             failed.append((path, err))
             say(f"Failed: {path}: {err.message}\nHint: {err.hint}")
             continue
-        what = f"{done[-1]['objects']} objects"
+        count = done[-1]["objects"]
+        what = f"{count} object{'' if count == 1 else 's'}"
         if params.task == "classes":
             what = f"classes {', '.join(done[-1].get('classes', ())) or '1'}"
         say(f"{path} -> {target}: {what} in {done[-1]['seconds']:.1f} s")

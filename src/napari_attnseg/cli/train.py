@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -10,11 +11,11 @@ import click
 
 from napari_attnseg.cli.common import FILE, json_option, progress_bar, report, say
 from napari_attnseg.errors import InputError
-from napari_attnseg.params import Device, Known, Task, Tier, TrainParams
+from napari_attnseg.params import Device, Known, Task, Tier, TrainParams, checked
 from napari_attnseg.records import Progress, TrainEvent, TrainStep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
 
     Said = Progress | TrainStep | TrainEvent
 
@@ -76,7 +77,9 @@ def train_command(as_json: bool, run: Path | None, resume: bool, **values: Any) 
 
 
 def _train_folders(given: dict[str, Any], resume: bool, as_json: bool) -> None:
+    from napari_attnseg.core.classes import check_names
     from napari_attnseg.jobs.train import train_folders
+    from napari_attnseg.store.runs import runs_folder
 
     if "steps" in given and "minutes" in given:
         raise InputError("Both --steps and --minutes are given.", "Give one of them.")
@@ -85,13 +88,16 @@ def _train_folders(given: dict[str, Any], resume: bool, as_json: bool) -> None:
         raise InputError("--classes is given without --task classes.", "Give both.")
     listed = str(given.pop("classes", ""))
     names = tuple(name.strip() for name in listed.split(",")) if listed.strip() else ()
+    check_names(names)
     known, masks = given.pop("known", "all"), None
     if known not in get_args(Known):
         known, masks = "all", Path(known)
-    params = TrainParams(**{"tier": "full", **given}, classes=names, known=known, resume=resume)
+    options = {"tier": "full", **given, "classes": names, "known": known, "resume": resume}
+    params = checked(TrainParams, **options)
     if params.start == "scratch" and params.steps is None and params.minutes is None:
         params = params.model_copy(update={"minutes": MINUTES})
-    planes, last, outcome = _drive(train_folders(images, labels, params, masks), as_json)
+    with _kept_is_said(runs_folder() / params.name):
+        planes, last, outcome = _drive(train_folders(images, labels, params, masks), as_json)
     result = {
         "name": params.name,
         "from": params.start,
@@ -108,9 +114,21 @@ def _train_folders(given: dict[str, Any], resume: bool, as_json: bool) -> None:
 def _train_run(run: Path, resume: bool, as_json: bool) -> int:
     from napari_attnseg.jobs.finetune import tune_run
 
-    end, _, outcome = _drive(tune_run(run, resume=resume), as_json)
+    with _kept_is_said(run):
+        end, _, outcome = _drive(tune_run(run, resume=resume), as_json)
     report({**end, **outcome}, as_json, str(end["message"]) + _judged(outcome))
     return 0
+
+
+@contextmanager
+def _kept_is_said(run: Path) -> Iterator[None]:
+    """On Ctrl+C say that the run can go on, where it has a checkpoint."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (run / "last.safetensors").exists():
+            say("What was learnt so far is kept: the same command with --resume goes on from there.")
+        raise
 
 
 def _judged(outcome: dict[str, Any]) -> str:
@@ -118,14 +136,27 @@ def _judged(outcome: dict[str, Any]) -> str:
     if not outcome:
         return ""
     if outcome["before"] and "per_class" in (outcome["after"] or {}):
-        after = outcome["after"]
-        each = ", ".join(f"{n} {d:.2f}" for n, d in after["per_class"].items() if d is not None)
-        return f" Mean Dice of classes on held-out areas: {after['dice']:.2f} ({each})."
+        return _judged_classes(outcome["before"], outcome["after"])
     if outcome["before"] and outcome["after"]:
         before, after = outcome["before"]["ap50"], outcome["after"]["ap50"]
         count = outcome["after"]["objects"]
         return f" AP@.5 on {count} held-out objects: {before:.2f} before, {after:.2f} after."
     return f" How good it is was not measured: {outcome['reason'] or 'it was stopped before'}."
+
+
+def _judged_classes(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """Return the Dice of every class, and the mean before and after of those that were known before."""
+    from napari_attnseg.core.classes import shared_dice
+
+    old = before["per_class"]
+    each = ", ".join(
+        f"{name} {dice:.2f}{'' if old.get(name) is not None else ' (new)'}"
+        for name, dice in after["per_class"].items()
+        if dice is not None
+    )
+    shared = shared_dice(before, after)
+    known = f" Of those known before: {shared[0]:.2f} before, {shared[1]:.2f} after." if shared else ""
+    return f" Mean Dice of classes on held-out areas: {after['dice']:.2f} ({each}).{known}"
 
 
 def _drive(job: Generator[Said, None, Any], as_json: bool) -> tuple[Any, TrainStep | None, dict[str, Any]]:

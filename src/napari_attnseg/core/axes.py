@@ -154,7 +154,9 @@ def _check_key(source: ImageSource, key: PlaneKey, channel: int | None) -> None:
     if channel is not None and not 0 <= channel < source.channels:
         raise InputError(
             f"There is no channel {channel} in '{source.name}'.",
-            f"Take a number from 0 to {source.channels - 1}, or leave it empty.",
+            f"Take a number from 0 to {source.channels - 1}, or leave it empty."
+            if source.channels > 1
+            else "It has one channel: leave it empty.",
         )
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from napari_attnseg import engine as door
 from napari_attnseg.core.axes import source_of
 from napari_attnseg.errors import InputError
 from napari_attnseg.jobs.progress import drive
 from napari_attnseg.jobs.segment import needs_engine
 from napari_attnseg.jobs.segment import segment as segment_job
-from napari_attnseg.params import SegmentParams
+from napari_attnseg.params import SegmentParams, checked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,23 +66,12 @@ def segment(
             f"An array of shape {tuple(source.data.shape)} is a stack.",
             "Give one (Y, X) or (Y, X, 3) plane at a time.",
         )
-    params = validated(model=model, method=method, task=task, diameter=diameter, device=device, tile=tile)
+    params = checked(
+        SegmentParams, model=model, method=method, task=task, diameter=diameter, device=device, tile=tile
+    )
     found = drive(segment_job(_engine(params), source, params))
     assert found is not None  # nothing cancels this run
     return found[0].labels
-
-
-def validated(**values: Any) -> SegmentParams:
-    """Return the parameters; ``InputError`` naming the first one that is out of bounds."""
-    try:
-        return SegmentParams(**values)
-    except ValidationError as err:
-        first = err.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or "parameters"
-        text = str(first["msg"])
-        raise InputError(
-            f"'{name}' cannot be {first.get('input')!r}.", text[:1].upper() + text[1:].rstrip(".") + "."
-        ) from err
 
 
 def _engine(params: SegmentParams) -> Engine | None:

@@ -119,11 +119,6 @@ class TapeCache:
             _write(self.folder / f"{key}.npz", tape)
             self._trim()
 
-    def clear_memory(self) -> None:
-        """Drop what is in memory; the files stay."""
-        with self._lock:
-            self._kept.clear()
-
     def _remember(self, key: str, tape: AttentionTape) -> None:
         with self._lock:
             for name, (other, whole) in self._kept.items():

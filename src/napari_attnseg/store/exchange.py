@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_attnseg.errors import CheckpointError, StoreError
 from napari_attnseg.store import models
-from napari_attnseg.store.files import write_atomic
+from napari_attnseg.store.files import not_written, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,10 +94,7 @@ def import_model(path: Path, name: str | None = None) -> ModelCard:
     name = name or found
     models.check_name(name)
     _check_weights(name, card, weights)
-    if models.exists(name):
-        raise StoreError(
-            f"A model named '{name}' exists already.", "Rename that one first, or give another name."
-        )
+    models.check_new(name, "Rename that one first, or give another name.")
     card = replace(card, id=name, name=name if card.name == card.id else card.name)
     files = {CARD: json.dumps(card.to_json(), indent=1).encode(), WEIGHTS: weights}
     _write_folder(models.models_folder() / name, files)
@@ -111,7 +108,7 @@ def _open(path: Path) -> tuple[str, ModelCard, bytes]:
     if path.is_dir():
         return path.resolve().name, models.parse_card(_read(path / CARD), path.name), _read(path / WEIGHTS)
     if not path.exists():
-        raise StoreError(f"'{path}' does not exist.", _WHAT)
+        raise StoreError(f"'{path}' does not exist.", "Check the spelling and the folder.")
     with _archive(path) as archive:
         folder = _folder_in(archive, path)
         inside = {key: archive.getinfo(str(folder / key)) for key in (CARD, WEIGHTS)}
@@ -210,9 +207,6 @@ def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
             write_atomic(temporary / key, data)
         os.rename(temporary, folder)
     except OSError as err:
-        raise StoreError(
-            f"'{folder}' could not be written: {err.strerror or err}.",
-            "Check the free space and the rights of the folder.",
-        ) from err
+        raise not_written(f"'{folder}' could not be written", err) from err
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

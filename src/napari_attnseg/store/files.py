@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def not_written(what: str, err: OSError) -> StoreError:
+    """Return the error to raise where the system refuses to write; ``what`` has no full stop."""
+    return StoreError(f"{what}: {err.strerror or err}.", "Check the free space and the rights of the folder.")
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file under a temporary name, then rename it; ``StoreError`` if that fails."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -22,7 +27,4 @@ def write_atomic(path: Path, data: bytes) -> None:
     except OSError as err:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise StoreError(
-            f"'{path.name}' could not be written: {err.strerror or err}.",
-            "Check the free space and the rights of the folder.",
-        ) from err
+        raise not_written(f"'{path.name}' could not be written", err) from err

@@ -166,9 +166,13 @@ def _tiff_axes(letters: str, shape: tuple[int, ...]) -> tuple[str, bool]:
 
 
 def _read_pillow(path: Path, *, palette: bool = True) -> ImageSource:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
-    with Image.open(path) as image:
+    try:
+        opened = Image.open(path)
+    except UnidentifiedImageError as err:  # its text would name the file a second time
+        raise OSError("not a PNG or JPEG file") from err
+    with opened as image:
         if image.mode in ("PA", "CMYK", "YCbCr", "LAB", "HSV") or (image.mode == "P" and palette):
             image = image.convert("RGBA" if "transparency" in image.info else "RGB")  # type: ignore[assignment]
         data = np.asarray(image)
@@ -183,7 +187,10 @@ def _read_pillow(path: Path, *, palette: bool = True) -> ImageSource:
 def _read_zarr(path: Path) -> ImageSource:
     import zarr
 
-    opened = zarr.open(str(path), mode="r")
+    try:
+        opened = zarr.open(str(path), mode="r")
+    except FileNotFoundError as err:
+        raise InputError(f"'{path}' holds no zarr array.", "Give a zarr array or an OME-Zarr image.") from err
     if isinstance(opened, zarr.Array):
         return _zarr_array(path, opened)
     attrs: Mapping[str, Any] = dict(opened.attrs)
@@ -362,9 +369,11 @@ def images_in(folder: Path) -> dict[str, Path]:
     Raises
     ------
     InputError
-        No such folder, or two files of one stem.
+        No such folder, a file in its place, or two files of one stem.
     """
     if not folder.is_dir():
+        if folder.exists():
+            raise InputError(f"'{folder}' is a file, not a folder.", "Name the folder that it lies in.")
         raise InputError(f"There is no folder '{folder}'.", "Check the spelling.")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):

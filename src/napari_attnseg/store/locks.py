@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 from napari_attnseg.errors import StoreError
+from napari_attnseg.store.files import not_written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,10 +61,7 @@ def take(path: Path, wait: float = 2.0) -> BinaryIO:
         file.write(str(os.getpid()).encode())
         file.flush()
     except OSError as err:
-        raise StoreError(
-            f"'{path.parent.name}' cannot be locked: {err.strerror or err}.",
-            "Check the free space and the rights of the folder.",
-        ) from err
+        raise not_written(f"'{path.parent.name}' cannot be locked", err) from err
     return file
 
 

@@ -169,6 +169,12 @@ def exists(name: str) -> bool:
     return name.lower() in {taken.lower() for taken in (*own, *_folders())}
 
 
+def check_new(name: str, hint: str = "Choose another name.") -> None:
+    """Raise ``StoreError`` with this hint where :func:`exists` says that a name is taken."""
+    if exists(name):
+        raise StoreError(f"A model named '{name}' exists already.", hint)
+
+
 def remove(name: str) -> None:
     """Delete a model of the user.
 
@@ -205,8 +211,8 @@ def rename(name: str, new: str) -> ModelCard:
     """
     folder = _own(name, "renamed")
     check_name(new)
-    if exists(new) and new.lower() != name.lower():
-        raise StoreError(f"A model named '{new}' exists already.", "Choose another name.")
+    if new.lower() != name.lower():
+        check_new(new)
     try:
         os.rename(folder, folder.with_name(new))
     except OSError as err:

@@ -30,7 +30,7 @@ import numpy as np
 from napari_attnseg.errors import CheckpointError, StoreError
 from napari_attnseg.params import TrainParams
 from napari_attnseg.store import models
-from napari_attnseg.store.files import write_atomic
+from napari_attnseg.store.files import not_written, write_atomic
 from napari_attnseg.store.locks import held, owner
 from napari_attnseg.store.samples import keep_on_shelf, read_sample, write_sample
 
@@ -75,6 +75,8 @@ class RunState:
 
     Attributes
     ----------
+    name : str
+        Of the run and of the model it makes.
     status : str
         "new", "running", "paused", "interrupted", "finished", "cancelled" or "failed".
     pid : int or None
@@ -150,10 +152,7 @@ def create_run(
         write_atomic(temporary / "request.json", json.dumps(request, indent=1).encode())
         os.replace(temporary, run)
     except OSError as err:
-        raise StoreError(
-            f"The run '{params.name}' could not be written: {err.strerror or err}.",
-            "Check the free space and the rights of the folder.",
-        ) from err
+        raise not_written(f"The run '{params.name}' could not be written", err) from err
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     for path in sorted((run / "samples").glob("*.npz")):
@@ -167,8 +166,7 @@ def check_free(name: str) -> None:
         raise StoreError(
             f"A run named '{name}' exists already.", "Choose another name, resume it or remove it."
         )
-    if (models.models_folder() / name).exists() or name in {card.id for card in models.list_models()}:
-        raise StoreError(f"A model named '{name}' exists already.", "Choose another name.")
+    models.check_new(name)
 
 
 def read_request(run: Path) -> Request:
@@ -254,10 +252,7 @@ def append_progress(run: Path, line: dict[str, Any]) -> None:
                     text = b"\n" + text
             file.write(text)
     except OSError as err:
-        raise StoreError(
-            f"The progress of '{run.name}' could not be written: {err.strerror or err}.",
-            "Check the free space and the rights of the folder.",
-        ) from err
+        raise not_written(f"The progress of '{run.name}' could not be written", err) from err
 
 
 def tail(run: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
@@ -381,7 +376,4 @@ def _wish(path: Path) -> None:
     try:
         path.touch()
     except OSError as err:
-        raise StoreError(
-            f"'{path.parent.name}' cannot be told to {path.name}: {err.strerror or err}.",
-            "Check the free space and the rights of the folder.",
-        ) from err
+        raise not_written(f"'{path.parent.name}' cannot be told to {path.name}", err) from err
