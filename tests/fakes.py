@@ -76,6 +76,16 @@ class FakeEngine:
         slope = np.where((grey > 0.01) & (grey < 0.99), target / (grey * (1 - grey)), 0).astype(np.float32)
         return slope if image.ndim == 2 else np.repeat(slope[..., None] / 3, 3, axis=2)
 
+    def evidence(self, image, target, *, zoom=1.0, norm=None):
+        grid = self.tape(image, zoom=zoom, norm=norm).block("global1").grid
+        slope = self.gradient(image, target, zoom=zoom, norm=norm)
+        grey = self._grey(image, norm)
+        moved = (slope if slope.ndim == 2 else slope.sum(axis=-1)) * (grey - grey.mean())
+        rows, cols = grid.index_maps()
+        flat = (rows[:, None] * grid.shape[1] + cols).ravel()
+        count = grid.shape[0] * grid.shape[1]
+        return {"global1": np.bincount(flat, moved.ravel(), count).reshape(grid.shape).astype(np.float32)}
+
     def save(self, folder: Path) -> ModelCard:
         return self.card
 

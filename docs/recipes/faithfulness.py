@@ -6,6 +6,9 @@
 The folder has an ``index.csv`` (columns dataset, image, labels, task, kind); rows whose task starts with
 ``instance`` count, ``--images`` takes that many of them, evenly spread.  Writes OUT/faithfulness_MODEL.json
 and .md, the table of the page "Attention explained".
+
+With ``--work WORK`` what was measured on an image stays in that folder: the same command, started again after
+an interruption, goes on with the next image and gives the same numbers.
 """
 
 from __future__ import annotations
@@ -58,8 +61,9 @@ def verdicts(report: ModelReport) -> list[str]:
             f" nearness at {near.spearman:.3f} (target .5 and .05 above nearness)",
         )
     ]
-    if any(s.beats_random is not None for s in values):
-        cut = max(values, key=lambda s: s.beats_random or 0.0)
+    cuts = [s for s in report.scores if s.variant in ("value", "signed") and s.name != "influence"]
+    if any(s.beats_random is not None for s in cuts):
+        cut = max(cuts, key=lambda s: s.beats_random or 0.0)
         lines.append(
             (
                 (cut.beats_random or 0.0) >= 0.9,
@@ -89,12 +93,13 @@ def main() -> None:
     parser.add_argument("--objects", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--work", type=Path, help="keep what was measured on each image here, and go on")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     images = images_of(args.data, args.sets, args.kinds, args.images)
     engine = load_engine(args.model, args.device)
     limits = CheckLimits(side=args.side, objects=args.objects)
-    job = check_model(engine, images, SegmentParams(), seed=args.seed, limits=limits)
+    job = check_model(engine, images, SegmentParams(), seed=args.seed, limits=limits, work=args.work)
     report = drive(job, lambda p: print(f"\r{p.done}/{p.total} {p.note[:60]:60}", end="", file=sys.stderr))
     assert report is not None  # nothing cancels it
     _, page = save_report(report, args.out)

@@ -88,6 +88,21 @@ class Engine(Protocol):
         """
         ...
 
+    def evidence(
+        self,
+        image: npt.NDArray[np.generic],
+        target: npt.NDArray[np.float32],
+        *,
+        zoom: float = 1.0,
+        norm: Normalisation | None = None,
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """Return what each place speaks for at the attention blocks, (gh, gw) by block.
+
+        To first order, attention weights held still: how far ``sum(target * foreground logit)`` would fall
+        if what the place keeps and hands to others by its value were the mean over the field.
+        """
+        ...
+
     def save(self, folder: Path) -> ModelCard:
         """Write weights and card into ``folder`` (whole or not at all)."""
         ...

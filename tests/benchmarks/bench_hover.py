@@ -6,7 +6,8 @@ Needs a screen, or ``xvfb-run -a -s "-screen 0 1600x1000x24"``:
 
 The mouse moves from token to token over a run's image.  For each move it measures
 
-- ``row_ms``: computing the row and giving it to the layer, no drawing;
+- ``row_ms``: computing the row and giving it to the layer, no drawing; for the block that follows the mouse,
+  and under ``rows`` for every block, plain and by values, and for the rollout of a pixel through all of them;
 - ``painted_ms``: from the mouse event to the frame that shows the row, the wait of the throttle included;
 - ``bare_ms``: giving a layer of the same shape another array, to the frame that shows it, in the same run;
 - ``ratio``: the median of ``painted`` over ``bare``, move by move;
@@ -32,6 +33,7 @@ from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_attnseg._napari import overlay
 from napari_attnseg._qt.launch import open_dock
+from napari_attnseg.core.attention_maps import rollout_row
 from napari_attnseg.core.synth import fluorescence
 
 
@@ -116,15 +118,40 @@ class Bench:
         wait(lambda: self.frames >= due, 60)
         return time.perf_counter() - start, time.process_time() - used
 
-    def row(self, token: tuple[int, int]) -> float:
-        """Return the seconds that computing a row and giving it to the layer take."""
+    def row(self, make, layer, pixel: tuple[int, int]) -> tuple[float, float]:
+        """Return the seconds, and those of the processor, to compute a row and give it to a layer."""
+        start, used = time.perf_counter(), time.process_time()
+        layer.data[...] = make(pixel).weights
+        layer.refresh(thumbnail=False, highlight=False, extent=False)
+        return time.perf_counter() - start, time.process_time() - used
+
+    def pixel(self, token: tuple[int, int]) -> tuple[int, int]:
+        """Return a pixel in the middle of a token."""
         y, x = (int(p) for p in self.grid.pixel_of(token))
-        tape, image = self.dock.session.state.run.tape, self.layer
-        start = time.perf_counter()
-        weights = tape.row(self.block, (y, x)).weights
-        image.data[...] = weights
-        image.refresh(thumbnail=False, highlight=False, extent=False)
-        return time.perf_counter() - start
+        return y, x
+
+    def every_row(self, tokens: list[tuple[int, int]]) -> dict[str, dict[str, float]]:
+        """Time rows of every block and of the rollout, each in a visible layer of its own."""
+        tape, found = self.dock.session.state.run.tape, {}
+        makes = {}
+        for name in tape.blocks:
+            makes[name] = lambda pixel, name=name: tape.row(name, pixel)
+            if tape.has_values(name):
+                makes[f"{name}, by values"] = lambda pixel, name=name: tape.row(name, pixel, value=True)
+        makes["rollout"] = lambda pixel: rollout_row(tape, pixel)
+        for name, make in makes.items():
+            first = make(self.pixel(tokens[0]))  # keys are promoted once
+            layer = self.viewer.add_image(first.weights.copy(), name=name, contrast_limits=(0, 1))
+            self.settle()
+            taken = []
+            for token in tokens:
+                taken.append(self.row(make, layer, self.pixel(token)))
+                self.settle()
+            self.viewer.layers.remove(layer)
+            wall, cpu = 1e3 * np.median(taken, axis=0)
+            shape = first.weights.shape
+            found[name] = {"tokens": shape[0] * shape[1], "ms": float(wall), "cpu_ms": float(cpu)}
+        return found
 
 
 def main() -> None:
@@ -140,13 +167,14 @@ def main() -> None:
     inside = np.array(bench.grid.shape)
     tokens = [tuple(int(t) for t in rng.integers(1, inside - 1)) for _ in range(args.moves + 3)]
     rows, painted, bare = [], [], []
+    tape = bench.dock.session.state.run.tape
     for n, token in enumerate(tokens):
         bench.settle()
         one = bench.hover(token)
         bench.settle()
         two = bench.bare(np.roll(bench.layer.data, n + 1))
         bench.settle()
-        three = bench.row(token)
+        three = bench.row(lambda pixel: tape.row(bench.block, pixel), bench.layer, bench.pixel(token))
         if n >= 3:  # the first ones compile shaders
             painted.append(one)
             bare.append(two)
@@ -156,17 +184,22 @@ def main() -> None:
         "tokens": int(np.prod(bench.grid.shape)),
         "block": bench.block,
         "moves": args.moves,
-        "row_ms": 1e3 * float(np.median(rows)),
-        "row_p95_ms": 1e3 * float(np.percentile(rows, 95)),
     }
+    rows_s = np.array(rows)
+    for n, name in enumerate(("", "cpu_")):
+        result[f"row_{name}ms"] = 1e3 * float(np.median(rows_s[:, n]))
+        result[f"row_p95_{name}ms"] = 1e3 * float(np.percentile(rows_s[:, n], 95))
     for n, name in enumerate(("", "cpu_")):
         result[f"painted_{name}ms"] = 1e3 * float(np.median(painted_s[:, n]))
         result[f"bare_{name}ms"] = 1e3 * float(np.median(bare_s[:, n]))
         result[f"{name}ratio"] = float(np.median(painted_s[:, n] / bare_s[:, n]))
+    result["rows"] = bench.every_row(tokens)
     bench.viewer.close()
     if args.json:
         print(json.dumps(result))
     else:
+        for name, row in result.pop("rows").items():
+            print(f"row of {name} ({row['tokens']} tokens): {row['ms']:.2f} ms, cpu {row['cpu_ms']:.2f} ms")
         for name, value in result.items():
             print(f"{name:12s} {value:.2f}" if isinstance(value, float) else f"{name:12s} {value}")
 

@@ -190,6 +190,41 @@ def test_the_same_seed_gives_the_same_report():
     assert one != other
 
 
+def test_a_check_that_was_stopped_goes_on_with_the_same_numbers(tmp_path):
+    image, labels = blobs((96, 128))
+    three = [*images(2), CheckImage(source_of(image), labels=np.zeros_like(labels))]  # the last has no object
+    at_once = drive(check_model(Near(), three, PARAMS, limits=SMALL))
+    notes = []
+    stopped = check_model(Near(), three, PARAMS, limits=SMALL, work=tmp_path / "work")
+    assert (
+        drive(stopped, lambda p: notes.append(p.note), lambda: notes[-1].startswith("Image 2 of 3: infl"))
+        is None
+    )
+    assert [p.name for p in (tmp_path / "work").iterdir()] == ["image_0000.json"]
+    first = (tmp_path / "work" / "image_0000.json").stat().st_mtime_ns
+    again = drive(check_model(Near(), three, PARAMS, limits=SMALL, work=tmp_path / "work"))
+    assert again == at_once
+    assert (tmp_path / "work" / "image_0000.json").stat().st_mtime_ns == first  # not measured again
+    idle = Near()
+    assert drive(check_model(idle, three, PARAMS, limits=SMALL, work=tmp_path / "work")) == at_once
+    assert idle.calls == []
+
+
+@pytest.mark.parametrize("change", [{"seed": 3}, {"limits": CheckLimits(side=96, queries=2, objects=1)}])
+def test_what_was_kept_under_other_settings_is_not_taken(tmp_path, change):
+    plain = {"seed": 0, "limits": SMALL}
+    drive(check_model(Near(), images(1), PARAMS, **plain, work=tmp_path))
+    assert drive(check_model(Near(), images(1), PARAMS, **(plain | change), work=tmp_path)) == drive(
+        check_model(Near(), images(1), PARAMS, **(plain | change))
+    )
+
+
+def test_a_damaged_kept_file_is_measured_again(tmp_path):
+    one = drive(check_model(Near(), images(1), PARAMS, limits=SMALL, work=tmp_path))
+    (tmp_path / "image_0000.json").write_text('{"image": "')
+    assert drive(check_model(Near(), images(1), PARAMS, limits=SMALL, work=tmp_path)) == one
+
+
 def test_given_labels_are_the_objects_and_empty_images_are_passed_over():
     image, labels = blobs((96, 128))
     full = CheckImage(source_of(image), labels=labels)

@@ -125,6 +125,23 @@ def test_the_status_bar_gets_our_value_once():
     viewer.status = "Ready"
     assert viewer.status == "Ready"
     words[0] = "attention 0.5"
+    status.refresh()
+    assert viewer.status == "Ready"  # the mouse is not over the image
     status.listen(False)
     viewer.status = {"coordinates": "[3, 6]: 7", "coords": "[3, 6]"}
     assert viewer.status["coordinates"] == "[3, 6]: 7"
+
+
+def test_another_view_changes_the_value_under_a_mouse_that_rests():
+    viewer = ViewerModel()
+    words = [""]
+    status = StatusValue(viewer, lambda world: words[0])
+    status.listen(True)
+    viewer.status = {"coordinates": "[3, 4]: 7", "coords": "[3, 4]"}
+    for words[0], shown in (("a 0.5", "[3, 4]: 7 · a 0.5"), ("b 2", "[3, 4]: 7 · b 2"), ("", "[3, 4]: 7")):
+        status.refresh()
+        assert viewer.status["coordinates"] == shown
+    words[0] = "b 2"
+    status.listen(False)
+    status.refresh()
+    assert viewer.status["coordinates"] == "[3, 4]: 7"

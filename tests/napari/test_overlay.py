@@ -91,14 +91,27 @@ def test_captions_name_block_head_stride_registers_and_sampling():
     assert "exact" in received_view(tape, "global1", "mean").caption
 
 
-def test_a_bright_image_is_darkened_instead():
+@pytest.mark.parametrize("level", [100, 240])  # phase contrast; a stained section
+def test_a_bright_image_keeps_its_light_where_nothing_is_looked_at(level):
     viewer = ViewerModel()
-    bright = viewer.add_image(np.full((64, 96, 3), 240, np.uint8), rgb=True)
+    bright = viewer.add_image(np.full((64, 96, 3), level, np.uint8), rgb=True)
     view = received_view(tape_of(), "global1", "mean")
     layer = overlay.show(viewer.layers, bright, source_of(bright), PlaneKey(), view)
-    assert layer.blending == "multiplicative"
-    overlay.set_darken(layer, False)
-    assert layer.blending == "additive"
+    assert overlay.has_ink(layer)
+    assert layer.blending == "translucent"
+    clear, *_, most = layer.colormap.map(np.linspace(0, 1, 9))
+    assert clear[3] == 0  # nothing is put over the image there
+    assert most[3] == 1
+    assert most[:3].max() < 0.4  # dark, so that it shows
+    shades = layer.colormap.map(np.linspace(0, 1, 9))
+    assert (np.diff(shades[:, 3]) > 0).all()  # more attention covers more
+    assert layer.opacity == 0.8
+    assert tuple(layer.colorbar.box_color) == (1, 1, 1, 1)
+    overlay.set_ink(layer, False)
+    assert (layer.blending, layer.opacity, layer.colorbar.box_color) == ("additive", 0.5, None)
+    layer.opacity = 0.3  # the user's
+    overlay.set_ink(layer, True)
+    assert layer.opacity == 0.3
 
 
 def test_the_overlay_lets_the_labels_under_it_be_seen():
@@ -172,3 +185,13 @@ def test_side_by_side_is_moved_by_the_image_and_shares_its_data():
     assert (round(token[1]), round(token[2])) == view.grid.token_of((40, 33))
     overlay.remove(viewer.layers, image)
     assert list(viewer.layers) == [image]
+
+
+def test_a_map_says_what_lies_above_its_colour_bar():
+    made = drive(field_map(tape_of(field=(320, 320)), "received", "global1", "mean"))
+    view = views.map_view(tape_of(field=(320, 320)), made)
+    above = int((view.values > view.limits[1]).sum())
+    assert above > 0
+    assert f"{above} places above {view.limits[1]:.2g} are drawn as that" in view.caption
+    entropy = drive(field_map(tape_of(), "entropy", "global1", "mean"))
+    assert "drawn as that" not in views.map_view(tape_of(), entropy).caption

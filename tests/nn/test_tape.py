@@ -15,12 +15,15 @@ from napari_attnseg.core.grid import TokenGrid
 from napari_attnseg.core.postprocess import tidy
 from napari_attnseg.core.synth import fluorescence
 from napari_attnseg.engine import load_engine
+from napari_attnseg.jobs.crop_check import CheckLimits
+from napari_attnseg.jobs.model_check import CheckImage, check_model
 from napari_attnseg.jobs.progress import drive
 from napari_attnseg.jobs.segment import assemble, encode
 from napari_attnseg.jobs.tape import record_tape
 from napari_attnseg.nn import device as devices
 from napari_attnseg.nn.attention import ContextBlock, GlobalAttention, Kept, LocalAttention
 from napari_attnseg.nn.engine import TorchEngine
+from napari_attnseg.nn.evidence import watched
 from napari_attnseg.nn.model import build_model
 from napari_attnseg.nn.spread import AFTER, spreads
 from napari_attnseg.params import SegmentParams
@@ -312,3 +315,36 @@ def test_the_gradient_is_the_slope_of_the_logit(zoom: float, colour: bool) -> No
     assert (up - down) / 2 == pytest.approx(float((slope * step).sum()), rel=0.05)
     again = engine.maps(image, zoom=zoom, norm=norm)  # the engine still runs without gradients
     assert np.isfinite(again.foreground).all()
+
+
+def test_evidence_is_what_a_place_keeps_and_hands_on(engine) -> None:
+    image = fluorescence((48, 56), seed=2)[0]
+    target = np.zeros(image.shape, dtype=np.float32)
+    target[20:24, 22] = 0.25
+    found = engine.evidence(image, target)
+    tape: dict[str, Kept] = {}
+    with watched(engine._loaded()) as ends:
+        _, said = engine._said(image, target, 1.0, None, tape)
+    slopes = torch.autograd.grad(said, [after for _, after in ends.values()])
+    assert set(found) == set(engine.tape(image).network)
+    with torch.no_grad():
+        for (name, (features, _)), slope in zip(ends.items(), slopes, strict=True):
+            kept, x, g = tape[name], features.flatten(1, 2)[0].double(), slope.flatten(1, 2)[0].double()
+            weights = explicit(kept)[..., : len(x)]
+            values = torch.einsum("chd,hnd->hnc", kept.mix.double(), kept.v[0].double())
+            handed = torch.einsum("hij,hjc,ic->j", weights, values - values.mean(1, keepdim=True), g)
+            wanted = (((x - x.mean(0)) * g).sum(1) + handed).reshape(found[name].shape).numpy()
+            np.testing.assert_allclose(found[name], wanted, atol=1e-4 * np.abs(wanted).max())
+            assert (wanted < 0).any()
+            assert (wanted > 0).any()
+
+
+def test_a_check_of_a_model_has_the_rollout_with_its_sign(engine) -> None:
+    image, labels = fluorescence((96, 96), seed=2)
+    limits = CheckLimits(side=96, queries=2, objects=1, cells=3, draws=3, orders=1)
+    params = SegmentParams(diameter=engine.card.diameter)
+    report = drive(check_model(engine, [CheckImage(source_of(image), labels=labels)], params, limits=limits))
+    signed, plain = report.score("rollout", "signed"), report.score("rollout", "value")
+    assert signed.deletion is not None
+    assert signed.deletion != plain.deletion
+    assert signed.same_object is None  # shares of a map with a sign mean nothing

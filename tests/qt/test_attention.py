@@ -271,8 +271,8 @@ def test_display_choices(asked):
     panel.display.scale_box.setChecked(True)
     hover(panel, 40.0, 70.0)
     assert tuple(layer.contrast_limits) == limits
-    panel.display.darken_box.setChecked(True)
-    assert layer.blending == "multiplicative"
+    panel.display.ink_box.setChecked(True)
+    assert layer.blending == "translucent"
 
 
 def test_the_command_is_copied(asked):

@@ -117,7 +117,13 @@ class StatusValue:
     def __init__(self, viewer: ViewerModel, words: Callable[[World], str]) -> None:
         self._viewer, self._words = viewer, words
         self._listening = False
+        self._plain: dict[str, str] | None = None  # napari's words
         self._own: object = None  # what was set here: it comes back as an event of its own
+
+    def refresh(self) -> None:
+        """Say the value anew under a mouse that did not move: something else is shown there now."""
+        if self._listening and self._plain is not None and self._viewer.status == self._own:
+            self._add(self._plain)
 
     def listen(self, on: bool) -> None:
         """Start to add, or stop."""
@@ -133,7 +139,12 @@ class StatusValue:
         status = self._viewer.status
         if status == self._own or not isinstance(status, dict) or not status.get("coordinates"):
             return
+        self._add(status)
+
+    def _add(self, plain: dict[str, str]) -> None:
+        """Set napari's words with ours behind them."""
         words = self._words(tuple(self._viewer.cursor.position))
-        if words:
-            self._own = {**status, "coordinates": f"{status['coordinates']} · {words}"}
+        end = f" · {words}" if words else ""
+        self._plain, self._own = plain, {**plain, "coordinates": f"{plain['coordinates']}{end}"}
+        if self._viewer.status != self._own:
             self._viewer.status = self._own

@@ -22,12 +22,19 @@ if TYPE_CHECKING:
 
 # dark to bright, so that unattended places add nothing to the image under it
 _COLOURS = ((0.0, 0.0, 0.0), (0.28, 0.05, 0.42), (0.85, 0.2, 0.28), (1.0, 0.68, 0.15), (1.0, 0.97, 0.8))
-# for bright images: what is not looked at keeps a third of its light, what is looked at all of it
-_SHADES = ((0.36, 0.32, 0.46), (0.6, 0.45, 0.58), (1.0, 0.78, 0.6), (1.0, 1.0, 1.0))
+# for bright images: clear where no attention goes, then ever darker: light added there would be lost
+_INKS = (
+    (0.8, 1.0, 0.2, 0.0),
+    (0.6, 0.9, 0.1, 0.5),
+    (0.1, 0.7, 0.25, 0.75),
+    (0.0, 0.45, 0.4, 0.9),
+    (0.0, 0.15, 0.35, 1.0),
+)
 # below zero blue, above zero orange, nothing where both agree
 _SIGNED = ((0.05, 0.45, 1.0, 1.0), (0.05, 0.45, 1.0, 0.0), (1.0, 0.5, 0.05, 0.0), (1.0, 0.5, 0.05, 1.0))
-_OPACITY = 0.5  # lets the colours of the labels under it be told
-_BRIGHT = 0.5  # mean of the thumbnail above which an image is bright
+_OPACITY, _INK_OPACITY = 0.5, 0.8  # let the colours of the labels under it be told
+_INK = "attnseg ink"
+_BRIGHT = 0.3  # mean of the thumbnail above which an image is bright
 MAIN = "attention"  # the role of the overlay that follows the query
 
 
@@ -133,7 +140,7 @@ def _dress(layer: Image, image: Image, view: View, colour: str | None) -> None:
         layer.blending, layer.gamma, layer.opacity = "translucent", 1.0, 0.8
     else:
         layer.opacity = _OPACITY if layer.metadata[META].get("signed") else layer.opacity
-        set_darken(layer, is_bright(image))
+        set_ink(layer, is_bright(image))
 
 
 def _single(colour: str) -> Colormap:
@@ -158,17 +165,31 @@ def _refill(layer: Image, data: npt.NDArray[np.float32], affine: npt.NDArray[np.
 
 
 def is_bright(image: Image) -> bool:
-    """Tell whether most of what the layer shows is bright (a stained section): light added there is lost."""
-    thumbnail = np.asarray(image.thumbnail, dtype=float) / 255.0
-    shown = thumbnail[..., 3] > 0
-    return bool(shown.any()) and float(thumbnail[..., :3][shown].mean()) > _BRIGHT
+    """Tell whether much of what the layer shows is bright (phase contrast, a stained section)."""
+    thumbnail = np.asarray(image.thumbnail, dtype=float)[..., :3].mean(axis=-1) / 255.0
+    rows, cols = (np.flatnonzero(thumbnail.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return False
+    shown = thumbnail[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]  # black around what is not square
+    return float(shown.mean()) > _BRIGHT
 
 
-def set_darken(layer: Image, on: bool) -> None:
-    """Let the overlay take light away where no attention goes, or add light where it goes."""
-    colours, name = (_SHADES, "attnseg shade") if on else (_COLOURS, "attnseg attention")
-    layer.colormap = Colormap(colours, name=name)
-    layer.blending = "multiplicative" if on else "additive"
+def has_ink(layer: Image) -> bool:
+    """Tell whether an overlay is drawn in the colours for bright images."""
+    return str(layer.colormap.name) == _INK
+
+
+def set_ink(layer: Image, on: bool) -> None:
+    """Draw an overlay in dark colours that are clear where no attention goes, or add light where it goes.
+
+    Either way the image keeps its own light where nothing is attended to.
+    """
+    layer.colormap = Colormap(_INKS, name=_INK) if on else Colormap(_COLOURS, name="attnseg attention")
+    layer.blending = "translucent" if on else "additive"
+    layer.colorbar.box_color = "white" if on else None  # the bar lies over what the colours are made for
+    layer.colorbar.color = "black" if on else None
+    if layer.opacity == (_OPACITY if on else _INK_OPACITY):  # another one is the user's
+        layer.opacity = _INK_OPACITY if on else _OPACITY
 
 
 def set_smooth(layer: Image, on: bool) -> None:

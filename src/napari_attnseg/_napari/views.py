@@ -24,7 +24,7 @@ TITLES = {
     "entropy": "How spread the attention of each place is",
     "distance": "How far each place looks on average",
     "uncertainty": "How unsure the readout is",
-    "rollout": "Attention rolled out over the blocks",
+    "rollout": "Rollout through all blocks",
 }
 
 
@@ -112,9 +112,10 @@ def map_view(tape: AttentionTape, made: FieldMap, start: str = "") -> View:
     where = block_words(block, made.head) if block is not None else _token_words(made.grid)
     title = " ".join(part for part in (TITLES[made.kind], start) if part)
     lines = [title + (f" ({made.unit})" if made.unit else ""), where]
-    if "register_share" in info:
-        lines.append(f"registers {info['register_share']:.0%}")
-    lines.append(made.note)
+    registers = f"registers {info['register_share']:.0%} · " if "register_share" in info else ""
+    above = int((made.values > limits(*made.limits)[1]).sum())
+    cut = f" · {above} places above {made.limits[1]:.2g} are drawn as that" if above else ""
+    lines.append(registers + made.note + cut)
     return View(made.values, made.grid, limits(*made.limits), "\n".join(lines), info)
 
 

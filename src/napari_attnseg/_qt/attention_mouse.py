@@ -48,6 +48,10 @@ class MouseAsker(QObject):  # type: ignore[misc]  # qtpy is untyped
             self._timer.stop()
             self._newest.take()
 
+    def say_value(self) -> None:
+        """Say the value under the mouse anew: another view is shown."""
+        self._status.refresh()
+
     def _on_move(self, world: World) -> None:
         if self.following and self._explorer.question.what == PIXEL and self._newest.put(world):
             self._timer.start()

@@ -307,13 +307,13 @@ class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.say()
         self.checks.refresh()
         self.display.refresh()
+        self.mouse.say_value()
 
     def _say_more(self) -> None:
         """Say how the asked pixel was decided, and what two models have in common."""
         run, tape, q = self.explorer.run, self._tape, self.explorer.question
-        words = ""
-        if run is not None and tape is not None and q.what == PIXEL and q.pixel is not None:
-            words = decision_words(run, tape, q.pixel)
+        pixel = q.pixel if q.what == PIXEL else None
+        words = "" if run is None or tape is None or pixel is None else decision_words(run, tape, pixel)
         set_note(self.decision, words)
         self.models.say()
 

@@ -195,11 +195,12 @@ class DisplaySection(Section):
         self.smooth_box = QCheckBox("Smooth between the cells")
         self.smooth_box.setObjectName("attnseg_smooth")
         self.smooth_box.setToolTip("Blends neighbouring cells. Nothing is known between them.")
-        self.darken_box = QCheckBox("Darken what gets no attention")
-        self.darken_box.setObjectName("attnseg_darken")
-        self.darken_box.setToolTip(
-            "On: the image is darkened where no attention goes; meant for bright images.\n"
-            "Off: the overlay adds light where attention goes."
+        self.ink_box = QCheckBox("Dark colours, for bright images")
+        self.ink_box.setObjectName("attnseg_ink")
+        self.ink_box.setToolTip(
+            "On: the more attention, the darker the colour.\n"
+            "Off: the overlay adds light where attention goes.\n"
+            "Chosen by the brightness of the image; what gets no attention keeps its own look either way."
         )
         self.scale_box = QCheckBox("Keep this scale for other places")
         self.scale_box.setObjectName("attnseg_keep_scale")
@@ -209,25 +210,25 @@ class DisplaySection(Section):
         )
         for box, slot in (
             (self.smooth_box, self._on_smooth),
-            (self.darken_box, self._on_darken),
+            (self.ink_box, self._on_ink),
             (self.scale_box, self._on_keep),
         ):
             self.column.addWidget(box)
             box.toggled.connect(slot)
 
     def refresh(self) -> None:
-        """Show how the overlay that is there darkens."""
+        """Show in which colours the overlay is drawn."""
         layer = self._explorer.layer
         if layer is not None:
-            with QSignalBlocker(self.darken_box):
-                self.darken_box.setChecked(str(layer.blending) == "multiplicative")
+            with QSignalBlocker(self.ink_box):
+                self.ink_box.setChecked(overlay.has_ink(layer))
 
     def _on_smooth(self, on: bool) -> None:
         self._explorer.set_smooth(on)
 
-    def _on_darken(self, on: bool) -> None:
+    def _on_ink(self, on: bool) -> None:
         if self._explorer.layer is not None:
-            overlay.set_darken(self._explorer.layer, on)
+            overlay.set_ink(self._explorer.layer, on)
 
     def _on_keep(self, on: bool) -> None:
         view = self._explorer.view

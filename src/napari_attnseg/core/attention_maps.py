@@ -201,7 +201,8 @@ def _finish(
     """Return the record of a map of the block and grid ``where``."""
     shown: Floats = values.astype(np.float32)
     low = float(shown.min()) if kind == "received" else 0.0
-    high = 1.0 if kind in ("entropy", "uncertainty") else float(np.percentile(shown, 99.5))
+    most = 100.0 if kind == ROLLOUT else 99.5  # a few sinks would leave the rest of a map dark
+    high = 1.0 if kind in ("entropy", "uncertainty") else float(np.percentile(shown, most))
     high = high if high > low else max(float(shown.max()), low + 1e-6)
     return FieldMap(shown, where[1], kind, where[0], head, unit, (low, high), exact, note)
 

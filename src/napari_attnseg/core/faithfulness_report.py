@@ -25,8 +25,9 @@ object's foreground probability: low deletion and high insertion are good. *Beat
 objects whose deletion is below the mean of random orders. *p < 0.05*: share of these objects where covering the
 {cells} cells that the object's middle attends to most changes more than {draws} random draws do. *Influence* is
 the measured influence itself taken as a map, and *signed*, as the fall of the logit or of the object's probability:
-what no map can be expected to beat. A map without a sign cannot tell cells that hold an object up from those that
-hold it down.
+a ceiling for maps that take each cell by itself. A map without a sign cannot tell cells that hold an object up from
+those that hold it down. *Rollout, signed* is the rollout by values with the sign of what each cell speaks for: the
+slope of the logit along what the cell keeps and hands on at the attention blocks.
 
 Attention is not causation: a high weight says that a value entered a mean, not that it decided anything. A map
 that does not beat *nearness* tells no more than that near things matter.
@@ -42,7 +43,7 @@ class MapScore:
     name : str
         Block, "rollout", or a baseline of ``BASELINES``.
     variant : str
-        "weights", "value", "head N" or "".
+        "weights", "value", "signed", "head N" or "".
     spearman, low, high : float
         Rank correlation with the influence on the foreground logit, mean over queries, and the 95 %
         interval of it over images.

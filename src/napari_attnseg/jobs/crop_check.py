@@ -15,6 +15,7 @@ from napari_attnseg.core import faithfulness as math
 from napari_attnseg.core import normalize
 from napari_attnseg.core.attention_maps import ROLLOUT, has_parts, rollout_row
 from napari_attnseg.core.attention_objects import mass_on, object_row
+from napari_attnseg.core.regrid import regrid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _FRACTIONS = (0.0, 0.03, 0.1, 0.25, 0.5, 1.0)
 MIN_PIXELS = 12
+SIGNED = "signed"  # a map that tells what holds the result up from what holds it down
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,17 @@ def _rollouts(crop: Crop, start: tuple[int, int] | npt.NDArray[np.bool_]) -> dic
     return rows
 
 
+def _signed(crop: Crop, rollout: Doubles, target: npt.NDArray[np.bool_]) -> Doubles:
+    """Return a rollout on cells with the sign of what each cell's features speak for."""
+    weight = (target / max(int(target.sum()), 1)).astype(np.float32)
+    spoken = crop.engine.evidence(crop.image, weight, zoom=crop.zoom, norm=crop.norm)
+    total = np.zeros(crop.cells.shape)
+    for name, values in spoken.items():
+        total += regrid(values, crop.tape.block(name).grid, crop.cells)
+    found: Doubles = rollout * np.sign(total.ravel())
+    return found
+
+
 def _gradient(crop: Crop, target: npt.NDArray[np.bool_]) -> Doubles:
     """Return what covering each cell would change, by the gradient: the first-order estimate, absolute."""
     weight = (target / max(int(target.sum()), 1)).astype(np.float32)
@@ -208,8 +221,10 @@ def _agreement(
         maps[name] = math.on_cells(row, crop.cells)
         tally.add((*name, "same"), mass_on(row, mine))
         tally.add((*name, "any"), mass_on(row, any_))
+    if (ROLLOUT, "value") in maps:
+        maps[ROLLOUT, SIGNED] = _signed(crop, maps[ROLLOUT, "value"], target)
     maps["gradient", ""] = _gradient(crop, target)
-    maps["influence", ""], maps["influence", "signed"] = change[0], change[2]
+    maps["influence", ""], maps["influence", SIGNED] = change[0], change[2]
     maps["nearness", ""] = near
     maps["random", ""] = rng.random(len(near))
     for name, values in maps.items():
@@ -234,6 +249,8 @@ def _object_maps(crop: Crop, mask: npt.NDArray[np.bool_]) -> dict[Name, Doubles]
             maps[name, "value"] = math.on_cells(object_row(crop.tape, name, mask, value=True), crop.cells)
     for key, row in _rollouts(crop, mask).items():
         maps[key] = math.on_cells(row, crop.cells)
+    if (ROLLOUT, "value") in maps:
+        maps[ROLLOUT, SIGNED] = _signed(crop, maps[ROLLOUT, "value"], mask)
     maps["gradient", ""] = _gradient(crop, mask)
     middle = np.argwhere(mask).mean(axis=0)
     maps["nearness", ""] = -math.distances(crop.cells, (float(middle[0]), float(middle[1])))
@@ -258,6 +275,8 @@ def _significance(
     maps = {n: math.on_cells(r, crop.cells) for n, r in rows.items() if "head" not in n[1]}
     target = np.zeros(crop.labels.shape, dtype=bool)
     target[query] = True
+    if (ROLLOUT, "value") in maps:
+        maps[ROLLOUT, SIGNED] = _signed(crop, maps[ROLLOUT, "value"], target)
     maps["gradient", ""] = _gradient(crop, target)
     maps["nearness", ""] = -math.distances(crop.cells, query)
     sets = [math.top(values, count, eligible) for values in maps.values()]
@@ -279,7 +298,7 @@ def _curves(
     """Cover, and show, the cells in the order of each map, and follow the object's foreground probability."""
     mask = crop.labels == label
     maps = _object_maps(crop, mask)
-    maps["influence", ""], maps["influence", "signed"] = influence
+    maps["influence", ""], maps["influence", SIGNED] = influence
     count = crop.cells.shape[0] * crop.cells.shape[1]
     orders: dict[Name, npt.NDArray[np.intp]] = {n: np.argsort(-v, kind="stable") for n, v in maps.items()}
     for number in range(limits.orders):

@@ -17,6 +17,7 @@ from napari_attnseg.core.postprocess import read_out
 from napari_attnseg.errors import InputError
 from napari_attnseg.jobs.crop_check import MIN_PIXELS, CheckLimits, Crop, Tally, measure
 from napari_attnseg.jobs.encode import default_readout, find_zoom, tile_side
+from napari_attnseg.jobs.kept_check import KeptCheck
 from napari_attnseg.jobs.planes import Plane, centre, open_plane
 from napari_attnseg.records import PlaneKey, Progress
 
@@ -49,6 +50,7 @@ def check_model(
     *,
     seed: int = 0,
     limits: CheckLimits | None = None,
+    work: Path | None = None,
 ) -> Generator[Progress, None, ModelReport]:
     """Measure how far the attention of a model tells what matters to it.
 
@@ -58,24 +60,42 @@ def check_model(
         Images without an object are passed over.
     params : SegmentParams
         Channel and diameter count.
+    work : Path or None
+        A folder for what was measured on each image: images that are there already, with the same model
+        and settings, are not measured again.
 
     Raises
     ------
     InputError
         No image has an object.
+    StoreError
+        ``work`` cannot be written.
     """
     limits = limits or CheckLimits()
+    made_with = {
+        "sha256": engine.card.sha256,
+        "seed": seed,
+        **asdict(limits),
+        **params.model_dump(mode="json"),
+    }
+    kept = KeptCheck(work, made_with)
     tally, total = Tally(), len(images) * _STEPS
     for number, image in enumerate(images):
         note = f"Image {number + 1} of {len(images)}"
         yield Progress(number * _STEPS, total, f"{note}: {image.source.name}")
-        rng = np.random.default_rng((seed, number))
-        crop = yield from _crop_of(engine, image, params, limits, rng)
-        if crop is None:
-            continue
-        tally.images.append({})
-        for step, what in enumerate(measure(crop, tally, limits, rng)):
-            yield Progress(number * _STEPS + min(1 + step // 4, _STEPS - 1), total, f"{note}: {what}")
+        measured = kept.load(number, image.source.name)
+        if measured is None:
+            one = Tally()
+            rng = np.random.default_rng((seed, number))
+            crop = yield from _crop_of(engine, image, params, limits, rng)
+            if crop is not None:
+                one.images.append({})
+                for step, what in enumerate(measure(crop, one, limits, rng)):
+                    done = number * _STEPS + min(1 + step // 4, _STEPS - 1)
+                    yield Progress(done, total, f"{note}: {what}")
+            measured = one.images
+            kept.save(number, image.source.name, measured)
+        tally.images += measured
     if not tally.images:
         raise InputError("None of the images has an object to check on.", "Choose images with objects.")
     return _report(engine, tally, limits, seed)

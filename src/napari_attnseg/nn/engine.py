@@ -27,16 +27,10 @@ from napari_attnseg.errors import (
 from napari_attnseg.nn import device as devices
 from napari_attnseg.nn.checkpoint import load_weights, read_tensors, save_model
 from napari_attnseg.nn.classes import chances
+from napari_attnseg.nn.evidence import spoken, watched
+from napari_attnseg.nn.finish import finish_outputs
 from napari_attnseg.nn.memory import Ladder, is_out_of_memory
-from napari_attnseg.nn.model import (
-    CANONICAL,
-    ArticleNet,
-    AttnSegNet,
-    Outputs,
-    build_model,
-    fold,
-    to_channels_last,
-)
+from napari_attnseg.nn.model import ArticleNet, AttnSegNet, Outputs, build_model, fold, to_channels_last
 from napari_attnseg.nn.spread import AFTER, spreads
 from napari_attnseg.records import DenseMaps, ModelCard, Normalisation
 
@@ -129,14 +123,14 @@ class TorchEngine:
     ) -> AttentionTape:
         """Record queries and keys of all attention blocks and the seeds of the readout."""
         kept: dict[str, Kept] = {}
-        out = self._whole(as_input(image, zoom, norm), kept)
+        out = self._whole(as_input(image, zoom, norm), kept, finished=True)
         field = np.shape(image)[:2]
         field = (int(field[0]), int(field[1]))
         blocks: dict[str, Block] = {}
         for name, block in kept.items():
             grid = TokenGrid(self._strides[name], zoom, block.shape, origin, field)
             blocks[name] = _qk_block(name, block, grid, self._spreads.get(name, 0.0))
-        maps = _dense_maps(_stack(out).cpu(), field, zoom)
+        maps = _dense_maps(out.cpu(), field, zoom)
         blocks["readout"] = seed_block(maps, TokenGrid(1, 1.0, field, origin, field))
         devices.release(self._here)
         return AttentionTape(blocks, zoom, self._card.id, self._spreads.get(AFTER, 0.0))
@@ -178,18 +172,43 @@ class TorchEngine:
         norm: Normalisation | None = None,
     ) -> npt.NDArray[np.float32]:
         """Return the derivative of the foreground logit, weighted by ``target``; see the protocol."""
+        with _told_memory():
+            x, said = self._said(image, target, zoom, norm)
+            (slope,) = torch.autograd.grad(said, [x])
+        found: npt.NDArray[np.float32] = slope[0].permute(1, 2, 0).numpy()
+        return found if found.shape[2] == 3 else found[..., 0]
+
+    def evidence(
+        self,
+        image: npt.NDArray[np.generic],
+        target: npt.NDArray[np.float32],
+        *,
+        zoom: float = 1.0,
+        norm: Normalisation | None = None,
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """Return what each place speaks for at every attention block; see the protocol."""
+        tape: dict[str, Kept] = {}
+        with _told_memory(), watched(self._loaded()) as ends:
+            _, said = self._said(image, target, zoom, norm, tape)
+            return spoken(ends, tape, said)
+
+    def _said(
+        self,
+        image: npt.NDArray[np.generic],
+        target: npt.NDArray[np.float32],
+        zoom: float,
+        norm: Normalisation | None,
+        tape: dict[str, Kept] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the scaled intensities (1, c, H, W), and ``sum(target * foreground logit)`` of them."""
         model = self._loaded().requires_grad_(False)
         colour = np.ndim(image) == 3 and np.shape(image)[2] in (3, 4)
         x = as_input(image, 1.0, norm)[:, : 3 if colour else 1].clone().requires_grad_()
-        with _told_memory():
-            seen = x.expand(1, 3, -1, -1)
-            seen = seen if zoom == 1.0 else _resized(seen, zoom)
-            seen = seen.to(self._here).contiguous(memory_format=torch.channels_last)
-            logit = _restored(model(seen, None, 1).foreground[:, :1].float().cpu(), np.shape(target), zoom)
-            (logit[0, 0] * torch.from_numpy(np.asarray(target, dtype=np.float32))).sum().backward()
-        assert x.grad is not None
-        found: npt.NDArray[np.float32] = x.grad[0].permute(1, 2, 0).numpy()
-        return found if colour else found[..., 0]
+        seen = x.expand(1, 3, -1, -1)
+        seen = seen if zoom == 1.0 else _resized(seen, zoom)
+        seen = seen.to(self._here).contiguous(memory_format=torch.channels_last)
+        logit = _restored(model(seen, tape, 1).foreground[:, :1].float().cpu(), np.shape(target), zoom)
+        return x, (logit[0, 0] * torch.from_numpy(np.asarray(target, dtype=np.float32))).sum()
 
     def _loaded(self) -> Any:
         if self._model is None:
@@ -212,10 +231,10 @@ class TorchEngine:
             x = x.pin_memory()
         return x.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
 
-    def _whole(self, x: Tensor, tape: dict[str, Kept] | None = None) -> Outputs:
+    def _whole(self, x: Tensor, tape: dict[str, Kept] | None = None, finished: bool = False) -> Any:
         """Run a field in one piece; where the device has no memory for it, the processor does it."""
         try:
-            return self._on(self._here, x, tape)
+            return self._on(self._here, x, tape, finished=finished)
         except (RuntimeError, MemoryError) as err:
             if not is_out_of_memory(err):
                 raise
@@ -227,19 +246,31 @@ class TorchEngine:
         if tape is not None:
             tape.clear()
         self._ladder.notes.append("The GPU ran out of memory: the processor recorded the attention.")
-        return self._on(torch.device("cpu"), x, tape)
+        return self._on(torch.device("cpu"), x, tape, finished=finished)
 
-    def _on(self, device: torch.device, x: Tensor, tape: dict[str, Kept] | None, pool: int = 1) -> Outputs:
+    def _on(
+        self,
+        device: torch.device,
+        x: Tensor,
+        tape: dict[str, Kept] | None,
+        pool: int = 1,
+        finished: bool = False,
+    ) -> Any:
+        """Return the outputs of the network, or its maps in pixels where they are asked for."""
         model = self._loaded()
         if device != self._here:
             model.to(device)
             self._here = device
         with torch.inference_mode(), devices.autocast(device):
-            out: Outputs = model(self._to_device(x, device), tape, pool)
-        return out
+            x = self._to_device(x, device)
+            if finished and isinstance(model, AttnSegNet):
+                return model(x, tape, pool, finished=True)
+            out: Outputs = model(x, tape, pool)
+            return finish_outputs(out) if finished else out
 
     def _forward(self, x: Tensor, device: torch.device, pool: int) -> Tensor:
-        return _stack(self._on(device, x, None, pool)).cpu()
+        maps: Tensor = self._on(device, x, None, pool, finished=True)
+        return maps.cpu()
 
 
 @contextmanager
@@ -271,7 +302,7 @@ def as_input(image: npt.NDArray[np.generic], zoom: float, norm: Normalisation | 
         scaled = scaled.mean(axis=2)
     x = torch.from_numpy(np.ascontiguousarray(scaled))
     x = x.permute(2, 0, 1)[None] if rgb else x[None, None].expand(1, 3, -1, -1)
-    return (x if zoom == 1.0 else _resized(x, zoom)).contiguous()
+    return (x if zoom == 1.0 else _resized(x, zoom)).contiguous(memory_format=torch.channels_last)
 
 
 def _resized(x: Tensor, zoom: float) -> Tensor:
@@ -302,21 +333,16 @@ def _restored(maps: Tensor, shape: tuple[int, ...], zoom: float) -> Tensor:
     return F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _stack(out: Outputs) -> Tensor:
-    """Join the raw dense outputs to (B, c, H, W) float32."""
-    return torch.cat([out.foreground, out.distance, out.size, out.offset], dim=1).float()
-
-
-def _dense_maps(raw: Tensor, shape: tuple[int, ...], zoom: float) -> DenseMaps:
-    """Turn raw outputs of the resized field into maps in image pixels."""
-    logits, rest = raw[:, :-4], raw[:, -4:]
+@torch.inference_mode()
+def _dense_maps(maps: Tensor, shape: tuple[int, ...], zoom: float) -> DenseMaps:
+    """Turn finished maps of the resized field into maps in image pixels; ``maps`` is written over."""
+    logits = maps[:, :-4]
     classes = chances(logits) if logits.shape[1] > 1 else None
-    fg = torch.sigmoid(logits[:, :1])
-    distance = torch.sigmoid(rest[:, :1])
-    size = torch.exp2(rest[:, 1:2].clamp(-6, 8)) * (CANONICAL / zoom)
-    maps = torch.cat([fg, distance, size, rest[:, 2:4] * size], dim=1)
     if classes is not None:
-        maps = torch.cat([maps, classes], dim=1)
+        maps = torch.cat([logits[:, :1], maps[:, -4:], classes], dim=1)
+    maps[:, 0].sigmoid_()
+    if zoom != 1.0:
+        maps[:, 2:5] /= zoom
     found = _restored(maps, shape, zoom)[0].numpy()
     if not math.isfinite(float(found.sum())):
         raise NumericalError("The network's output is not finite.", "Try the device 'cpu'.")
