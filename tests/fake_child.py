@@ -1,8 +1,8 @@
 """Stands in for the child process that fine-tunes: keeps the protocol of the run folder, learns nothing.
 
-    python tests/fake_child.py RUN MODELS [--steps N] [--deaf]
+    python tests/fake_child.py RUN MODELS [--steps N] [--deaf] [--reading]
 
-``--deaf``: does not hear the wish to stop.
+``--deaf``: does not hear the wish to stop.  ``--reading``: nor does it come to a first step.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ def main() -> None:
     parser.add_argument("models", type=Path)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--deaf", action="store_true")
+    parser.add_argument("--reading", action="store_true")
     args = parser.parse_args()
     run, name = args.run, args.run.name
     with take(run / "lock"):
         done = runs.state(run).step
         runs.append_progress(run, {"kind": "start"})
         runs.append_progress(run, {"kind": "phase", "note": "Learning"})
+        if args.reading:
+            time.sleep(60)
         for step in range(done + 1, args.steps + 1):
             one_step(run, step, args.steps)
             while not args.deaf and runs.wishes(run) == (True, False):
@@ -43,7 +46,7 @@ def main() -> None:
         scores = {"ap50": 0.5, "pq": 0.4, "dice": 0.7, "objects": 3}
         better = {"ap50": 0.75, "pq": 0.6, "dice": 0.8, "objects": 3}
         if runs.read_request(run).params.task == "classes":
-            scores = {**class_scores(None, 0.0), "pixels": 40}
+            scores = {**class_scores(None, None), "pixels": 40}
             better = {**class_scores(0.6, 0.8), "pixels": 40}
         result = {"before": scores, "after": better, "reason": "", "steps": 10, "seconds": 4}
         runs.write_result(run, {**result, "task": runs.read_request(run).params.task})
@@ -67,7 +70,7 @@ def one_step(run: Path, step: int, total: int) -> None:
             runs.append_progress(run, {"kind": "preview", "step": step})
 
 
-def class_scores(one: float | None, mean: float) -> dict[str, object]:
+def class_scores(one: float | None, mean: float | None) -> dict[str, object]:
     return {"per_class": {"nucleus": one, "rim": None}, "dice": mean, "foreground": 0.9}
 
 

@@ -82,16 +82,19 @@ def test_an_object_has_the_class_of_most_of_its_pixels():
 
 
 def test_features_name_the_classes():
-    found = c.class_features({"index": np.array([1, 2]), "class": np.array([2, 1])}, TWO, "instances")
+    labels = np.array([[[0, 2, 2]], [[2, 0, 0]]], np.int32)
+    found = c.class_features({"index": np.array([1, 2]), "class": np.array([2, 1])}, TWO, "instances", labels)
     assert found["class"].tolist() == ["cytoplasm", "nucleus"]
-    table = c.class_features({}, TWO, "classes")
+    table = c.class_features({}, TWO, "classes", labels)
     assert (table["index"].tolist(), table["class"].tolist()) == ([1, 2], list(TWO))
-    assert c.class_features({}, (), "classes") == {}
+    assert table["pixels"].tolist() == [0, 3]
+    assert c.class_features({}, (), "classes", labels) == {}
 
 
 def test_difference_of_class_maps():
     before, after = np.array([[0, 1, 1, 1]]), np.array([[1, 0, 2, 1]])
     np.testing.assert_array_equal(c.class_difference(before, after), [[2, 1, 3, 0]])
+    np.testing.assert_array_equal(c.class_difference(before, after, told=False), [[2, 1, 0, 0]])
 
 
 def test_scores_by_hand():
@@ -105,7 +108,11 @@ def test_scores_by_hand():
     # the parent knew one of the two: the other is no score, and nothing in the mean
     before = c.class_scores(counts, TWO, ("nucleus",))
     assert before["per_class"] == {"nucleus": 0.6667, "cytoplasm": None}
-    assert before["dice"] == pytest.approx(0.3333, abs=1e-4)
+    assert before["dice"] == 0.6667
+    assert c.shared_dice(before, {"per_class": {"nucleus": 0.9, "cytoplasm": 0.1}}) == (0.6667, 0.9)
+    none = c.class_scores(counts, TWO, ("object",))
+    assert none["dice"] is None
+    assert c.shared_dice(none, scores) is None
     # unknown pixels do not count, and a class that is not there has no score
     part = c.class_scores(c.count_classes(found, sample([[1, 1, 2, 0]], [[1, 0, 0, 1]])), TWO)
     assert part["per_class"] == {"nucleus": 1.0, "cytoplasm": None}

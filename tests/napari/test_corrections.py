@@ -263,6 +263,9 @@ def test_foreign_labels_are_all_the_users_and_small_types_are_refused():
     assert len(np.unique(layer.data)) == 13
     (found,) = drive(C.scan(C.pairs(viewer.layers, session), C.How()))
     assert found.changes.corrected == (255,)
+    layer.undo()  # what was filled is gone, and nobody erased it
+    (found,) = drive(C.scan(C.pairs(viewer.layers, session), C.How()))
+    assert (found.changes.corrected, found.changes.removed) == ((255,), ())
 
 
 def test_the_job_runs_the_new_model_where_the_old_one_ran(monkeypatch):

@@ -257,16 +257,17 @@ def test_a_network_whose_head_cannot_grow_is_refused(monkeypatch, home):
         run()
 
 
-def test_cancel_while_the_samples_are_read_stores_nothing(monkeypatch, home):
+@pytest.mark.parametrize("look", [2, 5])  # while the maps are read, and while the head's input is
+def test_cancel_while_the_samples_are_read_stores_nothing(look, monkeypatch, home):
     asked = []
     monkeypatch.setattr("napari_attnseg.nn.class_course.start_rows", lambda *_: pytest.fail("went on"))
     samples = [replace(painted(n), name=str(n)) for n in range(3)]
     params = TrainParams(name="new", start="tiny", steps=4, device="cpu", task="classes")
-    stop = lambda: bool(asked.append(1)) or len(asked) > 1  # noqa: E731
+    stop = lambda: bool(asked.append(1)) or len(asked) >= look  # noqa: E731
     events = list(train_and_store(samples, params, models.find("tiny"), stop=stop))
     (result,) = [e.data for e in events if isinstance(e, TrainEvent) and e.kind == "result"]
     assert (result["cancelled"], result["stored"], result["steps"]) == (True, False, 0)
-    assert len(asked) == 2
+    assert len(asked) == look
     assert not models.exists("new")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from napari.layers import Labels
@@ -11,6 +13,7 @@ from napari_attnseg.params import SegmentParams
 from napari_attnseg.store import runs
 from napari_attnseg.store.samples import shelf
 from tests.fakes import blobs
+from tests.jobs.test_classes import ClassEngine
 from tests.qt.test_dock import press, run
 from tests.qt.test_finetune import open_tab, start, tune
 
@@ -37,7 +40,7 @@ def name(panel, row: int, text: str) -> None:
     panel.classes_box.table.item(row, 1).setText(text)
 
 
-def test_from_painted_classes_to_an_accepted_model(painted, qtbot, tune):
+def test_from_painted_classes_to_an_accepted_model(painted, engine, monkeypatch, qtbot, tune):
     viewer, dock, panel, layer = painted
     tune.extend(["--steps", "12"])
     table = panel.classes_box.table
@@ -59,13 +62,23 @@ def test_from_painted_classes_to_an_accepted_model(painted, qtbot, tune):
     qtbot.waitUntil(lambda: "nucleus" in panel.run_box.score_line.text(), timeout=20_000)
     qtbot.waitUntil(lambda: panel.running is None, timeout=30_000)
     result = panel.after.result
-    for text in ("mean Dice", "nucleus", "0.60", "–", "40 pixels"):
+    for text in ("mean Dice", "nucleus", "0.60", "new", "–", "40 pixels"):
         assert text in result.table.text()
     qtbot.waitUntil(lambda: not dock.jobs.busy, timeout=20_000)
     assert "another class" in result.legend.text()
+    told = ClassEngine()  # the new model
+    told.card = replace(engine.card, id="base-tuned", classes=("nucleus", "class 2"))
+    monkeypatch.setattr("napari_attnseg.engine.load_engine", lambda name, device: told)
     press(qtbot, result.accept_button)
-    assert not result.rerun_button.isVisible()
-    assert "Segment tab" in result.said_line.text()
+    np.testing.assert_array_equal(layer.data, before)
+    assert "What you painted stays" in result.rerun_line.text()
+    # filling the layer: what was painted stays, one step takes it back
+    qtbot.waitUntil(lambda: not dock.jobs.busy and result.rerun_button.isEnabled(), timeout=20_000)
+    press(qtbot, result.rerun_button)
+    qtbot.waitUntil(lambda: not dock.jobs.busy and "are new" in result.said_line.text(), timeout=20_000)
+    np.testing.assert_array_equal(layer.data[before > 0], before[before > 0])
+    assert np.count_nonzero(layer.data) > 1000
+    layer.undo()
     np.testing.assert_array_equal(layer.data, before)
     # the sample is on the shelf, among those of classes only
     assert shelf()[0].classes == ("nucleus", "class 2")
@@ -152,5 +165,6 @@ def test_scores_of_a_parent_that_knew_some_classes_are_compared_on_those():
     text = unescape(table("base", "new", {"before": before, "after": after, "steps": 3, "task": "classes"}))
     cells = [line.split("</td>") for line in text.replace("<b>", "").replace("</b>", "").split("<tr>")]
     rows = {row[0].split(">")[-1]: [c.split(">")[-1] for c in row[1:3]] for row in cells if len(row) > 3}
-    assert rows["mean Dice"] == ["–", "0.60"]  # a mean with a 0 for b would flatter
-    assert rows["… of the parent's classes"] == ["0.60", "0.70"]
+    assert rows["mean of known classes"] == ["0.60", "0.70"]  # a mean with a 0 for b would flatter
+    assert rows["b"] == ["new", "0.50"]
+    assert "mean Dice" not in rows

@@ -233,6 +233,22 @@ def test_cancel_ends_the_child_whether_it_listens_or_not(corrected, qtbot, tune,
     qtbot.waitUntil(lambda: panel.running is None and panel.after.result.isVisible(), timeout=20_000)
 
 
+def test_cancel_while_a_deaf_child_still_reads_stores_nothing(corrected, qtbot, tune):
+    viewer, dock, panel = corrected
+    tune.append("--reading")
+    start(qtbot, panel)
+    folder = panel.running
+    qtbot.waitUntil(lambda: "learning" in panel.run_box.state_line.text(), timeout=20_000)
+    begun = time.monotonic()
+    press(qtbot, panel.run_box.cancel_button)
+    qtbot.waitUntil(lambda: panel.running is None, timeout=20_000)
+    assert time.monotonic() - begun < 10  # two seconds, and a busy machine
+    assert not child.alive(folder)
+    assert panel.error_line.text() == "Cancelled: nothing is stored."
+    assert not panel.waiting.isVisible()  # there is nothing to go on from
+    assert tuning.undecided() == []
+
+
 def test_a_killed_child_leaves_the_window_alive(corrected, qtbot, tune):
     viewer, dock, panel = corrected
     tune.extend(["--steps", "2000"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from napari_attnseg._napari.corrections import Found, cells, region_mask, sample
 from napari_attnseg._napari.layers import META
 from napari_attnseg.core import normalize
 from napari_attnseg.core.axes import plane_keys
-from napari_attnseg.core.classes import MOST, class_names, numbered_names
+from napari_attnseg.core.classes import MOST, class_names, default_name, numbered_names
 from napari_attnseg.core.corrections import CONTEXT, Changes
 from napari_attnseg.errors import AttnSegError
 from napari_attnseg.jobs.planes import open_plane
@@ -61,6 +62,24 @@ def parent_classes(model: str) -> tuple[str, ...]:
         return ()
 
 
+def numbers_of(pair: Pair, how: How, classes: Sequence[str]) -> tuple[int, ...]:
+    """Return the number that each class of a model has in a layer: that of its name, else a free one."""
+    held = {int(n) for key in plane_keys(pair.source) for n in np.unique(pair.after(key)) if n}
+    names = {**{n: default_name(n) for n in sorted(held)}, **dict(how.names), **names_of(pair.labels)}
+    of_name = {name: number for number, name in sorted(names.items(), reverse=True)}
+    free = (n for n in count(1) if n not in names)
+    return tuple(of_name[name] if name in of_name else next(free) for name in classes)
+
+
+def name_filled(layer: Labels, names: Mapping[int, str]) -> None:
+    """Note the names of classes that were filled into a layer, and show them in its table."""
+    for number, name in names.items():
+        set_name([layer], number, name)
+    if set(layer.features) <= {"index", "class", "pixels"}:
+        every = names_of(layer)
+        layer.features = {"index": list(every), "class": list(every.values())}
+
+
 def show_as_painted(layer: Labels, layers: Sequence[Any]) -> None:
     """Give the classes of a result the colours in which the user painted classes of the same names."""
     names = names_of(layer)
@@ -79,6 +98,12 @@ def show_as_painted(layer: Labels, layers: Sequence[Any]) -> None:
     layer.colormap = DirectLabelColormap(color_dict=every)
 
 
+def holds_classes(pair: Pair) -> bool:
+    """Tell whether labels hold the class numbers of a run, or were filled with them."""
+    filled = pair.kept is not None and pair.kept.params.task == "classes"
+    return filled or of_classes(pair.labels)
+
+
 def of_classes(layer: Labels) -> bool:
     """Tell whether a layer holds the class numbers of a run."""
     return bool(layer.metadata.get(META, {}).get("params", {}).get("task") == "classes")
@@ -89,7 +114,7 @@ def of_classes(layer: Labels) -> bool:
 
 def class_pairs(listed: Sequence[Pair]) -> list[Pair]:
     """Return the pairs whose labels may be classes: all but the objects that a run found."""
-    return [pair for pair in listed if META not in pair.labels.metadata or of_classes(pair.labels)]
+    return [pair for pair in listed if META not in pair.labels.metadata or holds_classes(pair)]
 
 
 def scan_classes(listed: Sequence[Pair], how: How) -> Generator[Progress, None, list[Found]]:
@@ -112,7 +137,7 @@ def _look(pair: Pair, key: PlaneKey, how: How) -> Found:
     if np.count_nonzero(values) > MOST or values.max(initial=0) > 1000 or values.min(initial=0) < 0:
         trouble = f"{np.count_nonzero(values):,} numbers: these look like objects"
         return Found(pair, key, Changes(), 0, 0, done, trouble=trouble)
-    mask = _known(pair, key, how, after)
+    mask = known_classes(pair, key, how, after)
     if mask is None:
         return Found(pair, key, Changes(), 0, 0, done)
     kinds, pixels = np.unique(after[mask], return_counts=True)
@@ -121,7 +146,9 @@ def _look(pair: Pair, key: PlaneKey, how: How) -> Found:
     return Found(pair, key, Changes(), count, int(mask.sum()), done, numbers)
 
 
-def _known(pair: Pair, key: PlaneKey, how: How, after: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_] | None:
+def known_classes(
+    pair: Pair, key: PlaneKey, how: How, after: npt.NDArray[np.int32]
+) -> npt.NDArray[np.bool_] | None:
     """Return where the numbers teach, (H, W) bool: what was painted or changed, or what the user says."""
     mode = how.of(pair)
     if mode == "" or (mode == "done" and not pair.done(key)):
@@ -143,7 +170,7 @@ def class_samples(chosen: Sequence[Found], how: How) -> Generator[Progress, None
 
 def _samples(pair: Pair, key: PlaneKey, how: How) -> Iterator[Sample]:
     after = pair.after(key)
-    mask = _known(pair, key, how, after)
+    mask = known_classes(pair, key, how, after)
     if mask is None:
         return
     names: Mapping[int, str] = {**dict(how.names), **names_of(pair.labels)}

@@ -9,6 +9,7 @@ import numpy as np
 from napari.layers import Labels
 from napari.utils.colormaps import DirectLabelColormap
 
+from napari_attnseg._napari.classes import parent_classes
 from napari_attnseg._napari.layers import META, labels_geometry
 from napari_attnseg._napari.rerun import order_of
 from napari_attnseg._napari.shown import plane_indices
@@ -66,9 +67,10 @@ def compare_models(
     for name, loaded in ((parent, engine), (model, None)):
         made = yield from warmup(name, device) if loaded is None else _as_is(loaded)
         try:
-            order = order_of(found.pair, name, device)
-            params = order.params.model_copy(update={"task": task})
-            result, _ = yield from segment(made, order.source, params, planes=[found.key], field=order.field)
+            order = order_of(found.pair, name, device, task)
+            result, _ = yield from segment(
+                made, order.source, order.params, planes=[found.key], field=order.field
+            )
         finally:
             if loaded is None:
                 made.close()
@@ -122,11 +124,10 @@ def show_comparison(layers: LayerList, compared: Compared, names: tuple[str, str
         return None
     made = {}
     classes = compared.task == "classes"
-    differ = class_difference if classes else difference
     planes = (
         (f"before ({names[0]})", compared.before, "comparison"),
         (f"after ({names[1]})", compared.after, "comparison"),
-        ("difference", differ(compared.before, compared.after), "difference"),
+        ("difference", _difference(compared, names[0]), "difference"),
     )
     over = [one for one in layers if one.visible and (META in one.metadata or one is pair.labels)]
     selected = set(layers.selection)
@@ -148,6 +149,13 @@ def show_comparison(layers: LayerList, compared: Compared, names: tuple[str, str
     found = Comparison(layers, made, over)
     found.look("difference")
     return found
+
+
+def _difference(compared: Compared, parent: str) -> Plane:
+    """Return where both results differ; a parent that knows objects only tells no class from another."""
+    if compared.task == "classes":
+        return class_difference(compared.before, compared.after, told=bool(parent_classes(parent)))
+    return difference(compared.before, compared.after)
 
 
 def _colormap() -> DirectLabelColormap:

@@ -8,6 +8,7 @@ from weakref import ref
 
 import numpy as np
 
+from napari_attnseg._napari.classes import known_classes, name_filled, numbers_of
 from napari_attnseg._napari.corrections import Pair, known_pixels
 from napari_attnseg._napari.kept import Kept
 from napari_attnseg._napari.layers import META
@@ -15,7 +16,7 @@ from napari_attnseg._napari.orders import Order, run_orders
 from napari_attnseg._napari.shown import copy_planes
 from napari_attnseg.core.axes import clip_field, plane_keys
 from napari_attnseg.core.corrections import compare_labels
-from napari_attnseg.core.merge import Merged, merge, territory
+from napari_attnseg.core.merge import Merged, merge, merge_classes, territory
 from napari_attnseg.errors import InputError
 from napari_attnseg.params import SegmentParams
 from napari_attnseg.records import PlaneKey, Progress
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from napari_attnseg._napari.orders import Outcome
     from napari_attnseg._napari.session import Session
     from napari_attnseg.engine import Engine
+    from napari_attnseg.params import Task
     from napari_attnseg.records import Segmentation
 
 
@@ -40,6 +42,8 @@ class Refill:
     ----------
     planes : mapping of PlaneKey to (labels, Merged)
         What the plane held when it was merged, and what it becomes.
+    numbers : dict of int to str, or None
+        Number in the layer and name of every class of the model, in its order; None where objects are filled.
     """
 
     pair: Pair
@@ -48,9 +52,10 @@ class Refill:
     segmentation: Segmentation
     field: tuple[slice, slice]
     planes: dict[PlaneKey, tuple[npt.NDArray[np.int32], Merged]]
+    numbers: dict[int, str] | None = None
 
 
-def order_of(pair: Pair, model: str, device: str) -> Order:
+def order_of(pair: Pair, model: str, device: str, task: Task = "instances") -> Order:
     """Return the order that runs a model on what a Labels layer was made from, or on all of its image."""
     about = pair.labels.metadata.get(META, {})
     source = pair.source
@@ -61,15 +66,18 @@ def order_of(pair: Pair, model: str, device: str) -> Order:
     part = about.get("field")
     window = None if part is None else (slice(*part[0]), slice(*part[1]))
     params = pair.kept.params if pair.kept is not None else SegmentParams()
-    params = params.model_copy(update={"model": model, "device": device, "method": "attention"})
+    params = params.model_copy(update={"model": model, "device": device, "method": "attention", "task": task})
     return Order(pair.image, source, params, tuple(planes), window, planes[0], "whole layer")
 
 
 def rerun(
     engine: Engine | None, listed: Sequence[Pair], how: How, model: str, device: str
 ) -> Generator[Progress, None, tuple[Engine | None, list[Refill]]]:
-    """Segment the images of all pairs with a model and merge the results; nothing is written yet."""
-    orders = [order_of(pair, model, device) for pair in listed]
+    """Segment the images of all pairs with a model and merge the results; nothing is written yet.
+
+    Where ``how`` says that the labels are classes, classes are filled, else objects.
+    """
+    orders = [order_of(pair, model, device, how.task) for pair in listed]
     engine, outcomes = yield from run_orders(engine, orders)
     made = []
     for number, (pair, outcome) in enumerate(zip(listed, outcomes, strict=True)):
@@ -81,7 +89,15 @@ def rerun(
 def _refill(pair: Pair, how: How, outcome: Outcome) -> Refill:
     order = outcome.order
     window = clip_field(order.source, order.field)
-    made = Refill(pair, how, order.params, outcome.segmentation, window, {})
+    named = None
+    if how.task == "classes":
+        classes = [str(name) for name in outcome.segmentation.features.get("class", ())]
+        if not classes:
+            raise InputError(
+                f"'{order.params.model}' tells no classes apart.", "Choose a model that learnt classes."
+            )
+        named = dict(zip(numbers_of(pair, how, classes), classes, strict=True))
+    made = Refill(pair, how, order.params, outcome.segmentation, window, {}, named)
     top = _top(pair)
     for key in order.planes or plane_keys(order.source):
         current = pair.after(key)
@@ -94,14 +110,19 @@ def _refill(pair: Pair, how: How, outcome: Outcome) -> Refill:
 def _merged(made: Refill, key: PlaneKey, current: npt.NDArray[np.int32], top: int) -> Merged:
     pair = made.pair
     before = pair.before(key, current)
+    outside = np.ones(current.shape, dtype=bool)
+    outside[made.field] = False
+    new = np.asarray(made.segmentation.labels[key.index])
+    if made.numbers is not None:
+        painted = current != (0 if before is None else before)
+        known = known_classes(pair, key, made.how, current)
+        decided = painted | outside if known is None else painted | outside | known
+        return merge_classes(current, before, new, decided, list(made.numbers))
     changes = compare_labels(before, current)
     decided = territory(before, current, changes.kept)
     known = known_pixels(pair, key, made.how)  # regions and planes that the user called complete
     if known is not None:
         decided |= known
-    outside = np.ones(current.shape, dtype=bool)
-    outside[made.field] = False
-    new = np.asarray(made.segmentation.labels[key.index])
     return merge(current, before, new, decided | outside, top)
 
 
@@ -146,10 +167,13 @@ def apply(session: Session, made: Refill) -> int:
         )
     with layer.block_history():
         layer.data_setitem(tuple(np.concatenate(parts) for parts in zip(*where, strict=True)), flat)
+    if made.numbers is not None:
+        name_filled(layer, made.numbers)
     _rename_features(layer, made.segmentation, ids)
     kept = pair.kept
     if kept is None:
-        kept = Kept(ref(pair.image), pair.axes, made.params, version, (version,))
+        nothing = np.zeros(version.shape, dtype=np.int32)  # what it resembles after ctrl+z
+        kept = Kept(ref(pair.image), pair.axes, made.params, version, (version, nothing))
     else:
         kept = kept.renewed(version, made.params)
     session.keep(layer, kept)

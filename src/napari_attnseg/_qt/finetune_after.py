@@ -35,11 +35,11 @@ class AfterBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
     """The result of one run and what is done with it.
 
     ``model_chosen`` carries the name of a model that the Segment tab shall choose, ``said`` a sentence
-    for the user.
+    for the user and whether it tells of something that went wrong.
     """
 
     model_chosen = Signal(str)
-    said = Signal(str)
+    said = Signal(str, bool)
 
     def __init__(
         self,
@@ -142,13 +142,10 @@ class AfterBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         tuning.decide(self.run, "accepted")
         self.end_comparison()
         self.model_chosen.emit(self.run.name)
-        if self._task == "classes":
-            self.result.was_accepted("")
-            self.result.say(f"'{self.run.name}' is the chosen model now: run it in the Segment tab.")
-            return
         count = len(self._filled())
         layers = "1 Labels layer" if count == 1 else f"{count} Labels layers"
-        question = f"Fill {layers} anew with it? Objects you corrected stay; ctrl+z takes it back."
+        mine = "What you painted stays" if self._task == "classes" else "Objects you corrected stay"
+        question = f"Fill {layers} anew with it? {mine}; ctrl+z takes it back."
         self.result.was_accepted(question if count else "")
 
     def roll_back(self) -> None:
@@ -158,23 +155,27 @@ class AfterBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         try:
             parent = tuning.roll_back(self.run.name)
         except AttnSegError as err:
-            self.said.emit(str(err))
+            self.said.emit(str(err), True)
             return
         tuning.decide(self.run, "rolled back")
         name = self.run.name
         self.clear()
         self.model_chosen.emit(parent)
-        self.said.emit(f"'{name}' is deleted; '{parent}' is chosen again.")
+        self.said.emit(f"'{name}' is deleted; '{parent}' is chosen again.", False)
 
     def _filled(self) -> list[Pair]:
-        """Return the pairs that a re-run fills with objects; layers of classes are none of them."""
-        return [] if self._sources.task == "classes" else self._sources.pairs()
+        """Return the pairs that a re-run fills: layers of what the run has learnt, objects or classes."""
+        return self._sources.pairs() if self._sources.task == self._task else []
 
     def rerun(self) -> None:
         """Run the accepted model on the open images; what the user corrected stays."""
         if self.run is None:
             return
         listed, (_, device) = self._filled(), self._engine_key()
+        if not listed:
+            what = "Classes" if self._task == "classes" else "Objects"
+            self.result.say(f"Nothing to fill: choose 'Learn: {what}' and tick Labels layers.")
+            return
         name = self.run.name
         job = rerun(self._engine_of(name), listed, self._sources.how(), name, device)
         self._do(job, "Running the new model", lambda made: self._on_rerun(*made))
@@ -188,14 +189,14 @@ class AfterBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
                 if one.pair.labels in self._viewer.layers:
                     changed += apply(self._session, one)
         except AttnSegError as err:
-            self.said.emit(str(err))
+            self.said.emit(str(err), True)
         self.result.ask("")
         self.result.say(f"{changed:,} pixels are new; ctrl+z in the layer takes them back.")
         self._sources.rescan()
 
     def _on_failed(self, err: AttnSegError) -> None:
         if self._mine:
-            self.said.emit(str(err))
+            self.said.emit(str(err), True)
 
     def _on_job_finished(self, _outcome: str) -> None:
         self._mine = False

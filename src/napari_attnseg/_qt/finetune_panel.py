@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _TIERS = {"Quick: a minute or two": "quick", "Full: until it stops getting better": "full"}
 
+_RED = "QLabel { color: #d9483b; }"
 _TASKS = {"Objects": "instances", "Classes": "classes"}
 _TASK_HELP = (
     "Objects: one number for each object, as in the result of a run. Classes: one number for each kind of "
@@ -82,13 +83,14 @@ class FinetunePanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.run_box = RunBox(viewer)
         self.after = AfterBox(viewer, session, jobs, self.sources, engine_key)
         self.error_line = note(name="attnseg_tune_error")
-        self.error_line.setStyleSheet("QLabel { color: #d9483b; }")
         for part in (self.waiting, self.error_line, self.run_box, self.after):
             column.addWidget(part)
         self.setup = QWidget()  # hidden while a run is shown
         inner = QVBoxLayout(self.setup)
         inner.setContentsMargins(0, 0, 0, 0)
         inner.setSpacing(6)
+        self.next_heading = heading("Next training")  # sets it off from a result above
+        inner.addWidget(self.next_heading)
         learn = form()
         self.task_box = combo("attnseg_task", _TASK_HELP)
         for text, value in _TASKS.items():
@@ -102,7 +104,7 @@ class FinetunePanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._add_form(inner)
         column.addWidget(self.setup)
         column.addStretch(1)
-        set_note(self.error_line, "")
+        self._say("")
         self._connect()
         self.refresh()
 
@@ -248,6 +250,7 @@ class FinetunePanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         ]
         set_note(self.total_line, f"In all: {', '.join(p for p in parts if p)}." if planes else "")
         self.setup.setVisible(self.running is None)
+        self.next_heading.setVisible(self.after.run is not None)
         why = self.reason()
         self.start_button.setEnabled(not why)
         self.start_button.setToolTip(why or "Learn from what is ticked, in a process of its own.")
@@ -288,10 +291,12 @@ class FinetunePanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.after.may_compare()
 
     def _on_failed(self, err: AttnSegError) -> None:
-        set_note(self.error_line, str(err))
+        self._say(str(err), wrong=True)
         self.refresh()
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, wrong: bool = False) -> None:
+        """Say one thing at the top, in red what went wrong."""
+        self.error_line.setStyleSheet(_RED if wrong else "")
         set_note(self.error_line, text)
 
     def _on_chosen(self, name: str) -> None:
@@ -306,7 +311,7 @@ class FinetunePanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if self.reason():
             self.refresh()
             return
-        set_note(self.error_line, "")
+        self._say("")
         self.after.clear()
         job = tuning.prepare(self.sources.chosen(), self.shelf.chosen(), self.sources.how(), self.params())
         self._preparer.start_job(warmed(job), "Writing samples", self._on_prepared)
@@ -329,7 +334,7 @@ class FinetunePanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         """Take up a run of another day: follow it while it learns, else show its result."""
         run = runs.runs_folder() / name
         if self.running is not None:
-            set_note(self.error_line, f"Wait for '{self.running.name}' first.")
+            self._say(f"Wait for '{self.running.name}' first.", wrong=True)
             return
         self._place = None
         state = runs.state(run)
@@ -352,17 +357,20 @@ class FinetunePanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         lines = runs.tail(run)[0]
         end: dict[str, Any] = next((line for line in reversed(lines) if line.get("kind") == "end"), {})
         said = f"{end.get('message', '')} {end.get('hint', '')}".strip()
-        set_note(self.error_line, "")
+        begun = any(line.get("kind") == "step" for line in lines)
+        if status == "interrupted" and runs.wishes(run)[1] and not begun:
+            status = "cancelled"  # ended by us while it still read: there is nothing to go on from
+        self._say("")
         if status in ("finished", "cancelled") and tuning.model_made(run.name):
             headline = "Finished" if status == "finished" else "Cancelled; the best is kept"
             self.after.show_run(run, headline, self._place)
         elif status == "interrupted":
-            set_note(self.error_line, f"The training of '{run.name}' was interrupted. Nothing is lost.")
+            self._say(f"The training of '{run.name}' was interrupted. Nothing is lost.", wrong=True)
         elif status == "failed":
-            set_note(self.error_line, f"{said} The log: {run / 'log.txt'}")
+            self._say(f"{said} The log: {run / 'log.txt'}", wrong=True)
         else:
             tuning.decide(run, "left")
-            set_note(self.error_line, said or "Cancelled: nothing is stored.")
+            self._say(said or "Cancelled: nothing is stored.")
         self._suggest()
         self._fill_cost()
         self._fill_waiting()

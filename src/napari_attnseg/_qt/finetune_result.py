@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QButtonGroup, QHBoxLayout, QPushButton, QVBoxLayout, 
 from napari_attnseg._napari.comparison import CLASS_LEGEND, LEGEND
 from napari_attnseg._qt.finetune_run import duration
 from napari_attnseg._qt.widgets import heading, note, set_note
+from napari_attnseg.core.classes import shared_dice
 from napari_attnseg.core.corrections import TOO_FEW
 
 if TYPE_CHECKING:
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 _LOOKS = {"before": "Before", "after": "After", "difference": "Difference", "labels": "Yours"}
 _CELL = "<td style='padding-right:10px'>"
 _SCORES = (("ap50", "AP@.5"), ("pq", "PQ"), ("dice", "Dice"))
+_FEW_OBJECTS = "too few objects to judge by. From 8 corrected objects on, some are set aside and scored"
 _FEW_AREAS = (
-    "too little is painted to judge: from 8 strokes or regions on, with each class in two or more, some are "
-    "held out and scored"
+    "too little is painted to judge by. From 8 strokes or regions on, with each class in two or more, some "
+    "are set aside and scored"
 )
 
 
@@ -66,9 +68,9 @@ class ResultBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         column.addLayout(_row(*self.look_buttons.values()))
         column.addWidget(self.legend)
         column.addLayout(_row(self.accept_button, self.back_button))
+        column.addWidget(self.said_line)
         column.addWidget(self.rerun_line)
         column.addLayout(_row(self.rerun_button, self.later_button))
-        column.addWidget(self.said_line)
         self.compare_button.clicked.connect(self.compare_asked)
         self.accept_button.clicked.connect(self.accepted)
         self.back_button.clicked.connect(self.rolled_back)
@@ -126,7 +128,7 @@ class ResultBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.ask("")
 
     def say(self, text: str) -> None:
-        """Say one thing at the bottom."""
+        """Say one thing under the buttons."""
         set_note(self.said_line, text)
 
 
@@ -139,8 +141,8 @@ def table(parent: str, name: str, result: Mapping[str, Any]) -> str:
         if why == TOO_FEW and result.get("task") == "classes":
             why = _FEW_AREAS
         elif why == TOO_FEW:
-            why = "too few objects to judge: from 8 corrected objects on, some are held out and scored"
-        return f"<p>No scores: {why}. Compare by eye instead.</p><p>{took}</p>"
+            why = _FEW_OBJECTS
+        return f"<p>No scores: {why}. Look at both models on the image instead.</p><p>{took}</p>"
     if "per_class" in after:
         return _class_table(parent, name, before, after, took)
     rows = "".join(
@@ -160,23 +162,21 @@ def table(parent: str, name: str, result: Mapping[str, Any]) -> str:
 def _class_table(
     parent: str, name: str, before: Mapping[str, Any], after: Mapping[str, Any], took: str
 ) -> str:
-    """Return Dice of each class, of all on average, and of the foreground, before and after."""
-    rows = [("mean Dice", before["dice"], after["dice"])]
-    rows += [(each, before["per_class"].get(each), dice) for each, dice in after["per_class"].items()]
-    rows.append(("any class", before["foreground"], after["foreground"]))
-    both = [(old, new) for _, old, new in rows[1:-1] if old is not None and new is not None]
-    if any(old is None and new is not None for _, old, new in rows[1:-1]):  # the parent lacks classes
-        rows[0] = ("mean Dice", None, after["dice"])
-        if both:
-            shared = [sum(dice) / len(both) for dice in zip(*both, strict=True)]
-            rows.insert(1, ("… of the parent's classes", shared[0], shared[1]))
+    """Return Dice of each class, the mean of those that both models know, and Dice of the foreground."""
+    each = [(kind, before["per_class"].get(kind), dice) for kind, dice in after["per_class"].items()]
+    fresh = any(old is None and new is not None for _, old, new in each)
+    old, new = shared_dice(before, after) or (None, after["dice"])
+    rows = [("mean of known classes" if fresh and old is not None else "mean Dice", _two(old), new)]
+    rows += [(kind, "new" if old is None and new is not None else _two(old), new) for kind, old, new in each]
+    rows.append(("any class", _two(before["foreground"]), after["foreground"]))
     lines = "".join(
-        f"<tr>{_CELL}{escape(title)}</td>{_CELL}{_two(old)}</td>{_CELL}<b>{_two(new)}</b></td></tr>"
+        f"<tr>{_CELL}{escape(title)}</td>{_CELL}{old}</td>{_CELL}<b>{_two(new)}</b></td></tr>"
         for title, old, new in rows
     )
+    why = f" New: '{escape(parent)}' does not know the class." if fresh else ""
     return (
-        f"<table><tr><td></td>{_CELL}{parent}</td>{_CELL}{name}</td></tr>{lines}</table>"
-        f"<p>Dice on {after['pixels']:,} pixels that were held out; the best step was chosen by them. "
+        f"<table><tr><td></td>{_CELL}{escape(parent)}</td>{_CELL}{escape(name)}</td></tr>{lines}</table>"
+        f"<p>Dice on {after['pixels']:,} pixels that were held out; the best step was chosen by them.{why} "
         f"{took}</p>"
     )
 

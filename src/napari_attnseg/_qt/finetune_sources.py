@@ -273,13 +273,13 @@ class SourcesBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if len(planes) == 1:
             where = name_plane(pair.source, planes[0].key)
             lead = f"{where}: " if where else ""
-            top.setText(0, f"{shortened(pair.labels.name)}\n{lead}{words(planes[0])}")
+            top.setText(0, f"{shortened(pair.labels.name)}\n{lead}{words(planes[0], self.task)}")
             self._tick(top, planes[0])
             return
         top.setFlags(top.flags() | Qt.ItemFlag.ItemIsAutoTristate | Qt.ItemFlag.ItemIsUserCheckable)
         for found in planes:
             item = QTreeWidgetItem(top)
-            item.setText(0, f"{name_plane(pair.source, found.key)}: {words(found)}")
+            item.setText(0, f"{name_plane(pair.source, found.key)}: {words(found, self.task)}")
             self._tick(item, found)
 
     def _tick(self, item: QTreeWidgetItem, found: Found) -> None:
@@ -350,9 +350,11 @@ class SourcesBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self._later()
 
 
-def words(found: Found) -> str:
+def words(found: Found, task: Task) -> str:
     """Say what a plane teaches: "3 added, 1 removed · 1,204 pixels"."""
-    if found.numbers or found.trouble:
+    if task == "classes" and not found.numbers and not found.trouble:
+        said = "nothing painted"
+    elif task == "classes":
         said = found.trouble or f"{found.objects} class{'' if found.objects == 1 else 'es'}"
     elif found.pair.kept is None or not found.changes.count:
         one = f"{found.objects} object{'' if found.objects == 1 else 's'}"

@@ -64,6 +64,15 @@ def look_alike(names: Iterable[str]) -> tuple[str, str] | None:
     return None
 
 
+def check_names(names: Iterable[str]) -> None:
+    """Raise ``TrainingDataError`` where two names differ only in upper and lower case."""
+    if (alike := look_alike(names)) is not None:
+        raise TrainingDataError(
+            f"The classes '{alike[0]}' and '{alike[1]}' differ only in upper and lower case.",
+            "Give both the same name, or quite different ones.",
+        )
+
+
 def joined_names(known: Sequence[str], samples: Sequence[Sample]) -> tuple[str, ...]:
     """Return the classes of a new model: those of its parent, then the new ones that samples have pixels of.
 
@@ -91,11 +100,7 @@ def joined_names(known: Sequence[str], samples: Sequence[Sample]) -> tuple[str, 
                 names.append(name)
     if not names:
         raise TrainingDataError("The labels hold no class.", "Paint at least one class, or two.")
-    if (alike := look_alike(names)) is not None:
-        raise TrainingDataError(
-            f"The classes '{alike[0]}' and '{alike[1]}' differ only in upper and lower case.",
-            "Give both the same name, or quite different ones.",
-        )
+    check_names(names)
     if len(names) > MOST:
         raise TrainingDataError(
             f"The labels hold {len(names):,} classes, {MOST} are possible.", "Learn objects from them."
@@ -201,28 +206,40 @@ def fit_softmax(
 
 
 def class_features(
-    features: Mapping[str, npt.NDArray[np.generic]], names: Sequence[str], task: str
+    features: Mapping[str, npt.NDArray[np.generic]], names: Sequence[str], task: str, labels: Labels
 ) -> Mapping[str, npt.NDArray[np.generic]]:
     """Return the features of a result with the names of classes.
 
-    Objects get the name of theirs in the column ``class``; class numbers get a row each.  A model that
+    Objects get the name of theirs in the column ``class``; class numbers get a row each, with the pixels that
+    ``labels``, (..., Y, X) int32, have of them.  A model that
     knows objects only (no names) has neither.
     """
     if not names:
         return features
     if task == "classes":
-        return {"index": np.arange(1, len(names) + 1, dtype=np.int32), "class": np.array(names)}
+        pixels = np.zeros(len(names) + 1, dtype=np.int64)
+        for row in labels.reshape(-1, labels.shape[-1]):
+            pixels += np.bincount(row, minlength=len(pixels))
+        index = np.arange(1, len(names) + 1, dtype=np.int32)
+        return {"index": index, "class": np.array(names), "pixels": pixels[1:]}
     if "class" not in features:
         return features
     return {**features, "class": np.array(("", *names))[np.asarray(features["class"], dtype=np.int64)]}
 
 
-def class_difference(before: Labels, after: Labels) -> Labels:
-    """Return where two class maps differ: 1 class only before, 2 only after, 3 another class; int32."""
+def class_difference(before: Labels, after: Labels, told: bool = True) -> Labels:
+    """Return where two class maps differ: 1 class only before, 2 only after, 3 another class; int32.
+
+    Parameters
+    ----------
+    told : bool
+        Whether the model before told classes apart; if not, any class after is as good as its foreground.
+    """
     out = np.zeros(before.shape, dtype=np.int32)
     out[(before != 0) & (after == 0)] = 1
     out[(before == 0) & (after != 0)] = 2
-    out[(before != 0) & (after != 0) & (before != after)] = 3
+    if told:
+        out[(before != 0) & (after != 0) & (before != after)] = 3
     return out
 
 
@@ -250,21 +267,21 @@ def class_scores(
     counts : ndarray, (K + 1, 3) int64
         Sums of :func:`count_classes`.
     known : sequence of str or None
-        The classes that the model tells apart, all when None: others have no Dice, and 0 in the mean.
+        The classes that the model tells apart, all when None: others have no Dice and are not in the mean.
 
     Returns
     -------
     dict
-        ``dice`` (mean over the classes that are there), ``per_class`` (None: not there, or not known to the
-        model), ``foreground`` and ``pixels``.
+        ``dice`` (mean over the classes that are there and known; None: the model knows none), ``per_class``
+        (None: not there, or not known to the model), ``foreground`` and ``pixels``.
     """
     sums = counts[:, 0] + counts[:, 1]
     dice = np.divide(2.0 * counts[:, 2], sums, out=np.zeros(len(sums)), where=sums > 0)
     there = counts[1:, 1] > 0
     has = np.array([known is None or name in known for name in names], dtype=bool)
-    mean = float(np.where(has, dice[1:], 0.0)[there].mean()) if there.any() else 0.0
+    mean = float(dice[1:][there & has].mean()) if (there & has).any() else 0.0
     return {
-        "dice": round(mean, 4),
+        "dice": round(mean, 4) if has.any() else None,
         "per_class": {
             name: round(float(d), 4) if t and h else None
             for name, d, t, h in zip(names, dice[1:], there, has, strict=True)
@@ -272,6 +289,21 @@ def class_scores(
         "foreground": round(float(dice[0]), 4),
         "pixels": int(counts[0, 1]),
     }
+
+
+def shared_dice(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the mean Dice before and after over the classes that both models know; None where there is none.
+
+    Parameters
+    ----------
+    before, after : mapping
+        Of :func:`class_scores`, on the same pixels.
+    """
+    each = [(before["per_class"].get(name), new) for name, new in after["per_class"].items()]
+    both = [(old, new) for old, new in each if old is not None and new is not None]
+    if not both:
+        return None
+    return sum(old for old, _ in both) / len(both), sum(new for _, new in both) / len(both)
 
 
 # -- what is held out -------------------------------------------------------------------------------

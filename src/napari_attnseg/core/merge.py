@@ -93,6 +93,25 @@ def merge(current: Labels, before: Labels | None, new: Labels, decided: Mask, to
     return Merged(labels, np.where(decided, ground, filled).astype(np.int32), names)
 
 
+def merge_classes(
+    current: Labels, before: Labels | None, new: Labels, decided: Mask, numbers: npt.ArrayLike
+) -> Merged:
+    """Fill a plane with classes; nothing inside ``decided`` is written to.
+
+    Parameters
+    ----------
+    current, before, new, decided
+        As for :func:`merge`.
+    numbers : array-like of int
+        The number in ``current`` of each class 1..n of ``new``.
+    """
+    table = np.array([0, *np.asarray(numbers, dtype=np.int32)], dtype=np.int32)
+    filled = table[new]
+    ground = np.zeros_like(filled) if before is None else before
+    labels = np.where(decided, current, filled).astype(np.int32)
+    return Merged(labels, np.where(decided, ground, filled).astype(np.int32), {})
+
+
 def _names(current: Labels, new: Labels, ids: npt.NDArray[np.int64], top: int) -> dict[int, int]:
     """Return the id of each of ``ids``: that of the object it takes the place of, else a free one."""
     wanted = {int(i) for i in ids}

@@ -56,7 +56,7 @@ def segment_big(
         diameters.append(diameter)
     return Segmentation(
         labels=out.labels,
-        features=class_features(out.features(), class_names(engine.card), params.task),
+        features=class_features(out.features(), class_names(engine.card), params.task, out.labels),
         params=params.model_dump(),
         card_id=engine.card.id,
         version=__version__,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_attnseg.errors import StoreError
 from napari_attnseg.store import runs
+from napari_attnseg.store.files import not_written
 from napari_attnseg.store.locks import held, owner
 
 if TYPE_CHECKING:
@@ -70,10 +71,7 @@ def start(run: Path, *, resume: bool = False) -> Child:
                 **options,
             )
     except OSError as err:
-        raise StoreError(
-            f"The training of '{run.name}' could not be started: {err.strerror or err}.",
-            "Check the free space and the rights of the folder.",
-        ) from err
+        raise not_written(f"The training of '{run.name}' could not be started", err) from err
     pid = _mine[run].pid
     if sys.platform != "win32":
         with suppress(OSError):  # the window goes first

@@ -97,7 +97,7 @@ def assemble(
         diameters.append(params.diameter or estimate_diameter(maps) or 0.0)
     return Segmentation(
         labels=out.labels,
-        features=class_features(out.features(), encoded.classes, params.task),
+        features=class_features(out.features(), encoded.classes, params.task, out.labels),
         params=params.model_dump(),
         card_id=encoded.card_id,
         version=__version__,

@@ -65,6 +65,7 @@ def train_folders(
     started = time.monotonic()
     models.check_name(params.name)
     models.check_home()
+    models.check_new(params.name)  # said before the images are read
     if params.start == "scratch" and params.task == "classes":
         raise ModelError("Classes cannot be learnt from scratch.", "Start from 'base'.")
     if params.start != "scratch":

@@ -16,7 +16,7 @@ from safetensors.torch import save as dump_safetensors
 from torch import Tensor, nn
 
 from napari_attnseg.errors import CheckpointError, StoreError
-from napari_attnseg.store.files import write_atomic
+from napari_attnseg.store.files import not_written, write_atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,10 +98,7 @@ def save_model(folder: Path, model: nn.Module, card: ModelCard) -> ModelCard:
         write_atomic(temporary / "card.json", json.dumps(card.to_json(), indent=1).encode())
         os.replace(temporary, folder)
     except OSError as err:
-        raise StoreError(
-            f"The model '{card.id}' could not be saved: {err.strerror}.",
-            "Check the free space and the rights of the folder.",
-        ) from err
+        raise not_written(f"The model '{card.id}' could not be saved", err) from err
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return card

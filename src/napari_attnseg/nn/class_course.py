@@ -107,16 +107,37 @@ class ClassCourse(Course):
         engine = TorchEngine(card, copy.deepcopy(network), self.device)
         zooms, self.opinions = [], []
         for sample in self.split.train:  # the maps of one sample at a time
-            if self._asked():
-                raise Stopped
+            self._go_or_stop()
             zoom, maps = read_field(engine, sample.image)
             zooms.append(zoom)
             self.opinions.append(opinion(sample, maps, len(self.known), card.diameter))
         engine.close()
         grown = grow(network, card.architecture, len(self.known), count)
         if count > 1 and not self.known:
-            start_rows(grown, *_painted(network, self.split.train, zooms, self.device), count)
+            start_rows(grown, *self._painted(network, zooms), count)
         return grown
+
+    def _go_or_stop(self) -> None:
+        if self._asked():
+            raise Stopped
+
+    def _painted(self, network: Any, zooms: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """Return what the head reads at painted pixels, (n, d), and their classes, (n,): as many of each."""
+        features, labels = [], []
+        for sample, zoom in zip(self.split.train, zooms, strict=True):
+            here = sample.known & (sample.labels > 0)
+            if not here.any():
+                continue
+            self._go_or_stop()
+            plane, norm = as_plane(sample.image)
+            kept = head_input(network, as_input(plane, zoom, norm).to(self.device)).cpu()
+            at = _even(sample.labels, here, _PIXELS)
+            spots = torch.from_numpy((at + 0.5) * zoom / 2)  # the map lies at stride 2
+            size = torch.tensor(kept.shape[-2:])
+            y, x = spots.long().clamp(min=torch.zeros(2, dtype=torch.long), max=size - 1).unbind(1)
+            features.append(kept[0, :, y, x].T)
+            labels.append(torch.from_numpy(sample.labels[tuple(at.T)].astype(np.int64)))
+        return torch.cat(features), torch.cat(labels)
 
     def make_tuner(self, recipe: Recipe, device: torch.device) -> Tuner:
         """Return what takes the steps."""
@@ -150,26 +171,6 @@ def make_course(
     """Return the course that ``params.task`` asks for."""
     kind = ClassCourse if params.task == "classes" else Course
     return kind(samples, params, parent, folder, *more)
-
-
-def _painted(
-    network: Any, samples: Sequence[Sample], zooms: Sequence[float], device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Return what the head reads at painted pixels, (n, d), and their classes, (n,): alike many of each."""
-    features, labels = [], []
-    for sample, zoom in zip(samples, zooms, strict=True):
-        here = sample.known & (sample.labels > 0)
-        if not here.any():
-            continue
-        plane, norm = as_plane(sample.image)
-        kept = head_input(network, as_input(plane, zoom, norm).to(device)).cpu()
-        at = _even(sample.labels, here, _PIXELS)
-        spots = torch.from_numpy((at + 0.5) * zoom / 2)  # the map lies at stride 2
-        size = torch.tensor(kept.shape[-2:])
-        y, x = spots.long().clamp(min=torch.zeros(2, dtype=torch.long), max=size - 1).unbind(1)
-        features.append(kept[0, :, y, x].T)
-        labels.append(torch.from_numpy(sample.labels[tuple(at.T)].astype(np.int64)))
-    return torch.cat(features), torch.cat(labels)
 
 
 def _even(labels: npt.NDArray[np.int32], where: npt.NDArray[np.bool_], most: int) -> npt.NDArray[np.int64]:

@@ -12,7 +12,7 @@ import torch
 
 from napari_attnseg.core.classes import class_names
 from napari_attnseg.core.corrections import known_objects
-from napari_attnseg.errors import ModelError, StoreError, TrainingDataError
+from napari_attnseg.errors import ModelError, TrainingDataError
 from napari_attnseg.nn.augment import prepare
 from napari_attnseg.nn.checkpoint import save_model
 from napari_attnseg.nn.class_course import ClassCourse, make_course
@@ -49,11 +49,7 @@ def train_and_store(
     """See :func:`napari_attnseg.engine.train_model`; checkpoints lie in the run folder until the end."""
     started = time.monotonic() if started is None else started
     target = models.models_folder() / params.name
-    if target.exists() or params.name in {card.id for card in models.list_models()}:
-        raise StoreError(
-            f"A model named '{params.name}' exists already.",
-            "Choose another name, or rename that model and resume the run.",
-        )
+    models.check_new(params.name, "Choose another name, or rename that model and resume the run.")
     _check_task(samples, params, parent)
     folder = models.home() / "runs" / params.name if run is None else run
     if parent is None:

@@ -103,8 +103,9 @@ def summary(counts: Sequence[Counts]) -> dict[str, Any]:
 def rank(result: dict[str, Any]) -> float:
     """Return the number by which checkpoints are compared: AP@.5 and PQ, which is less coarse.
 
-    For classes it is their mean Dice.
+    For classes it is their mean Dice; one that the model does not know counts 0.
     """
     if "per_class" in result:
-        return float(result["dice"])
+        each = result["per_class"].values()
+        return sum(dice or 0.0 for dice in each) / max(len(each), 1)
     return 0.5 * (float(result["ap50"]) + float(result["pq"]))
