@@ -32,16 +32,21 @@ DRAWS = 2000
 
 
 class Substitute:
-    """Stands between the blocks and torch's attention and hands on other queries and keys."""
+    """Stands between the blocks and what attends for them, and hands on other queries and keys.
+
+    Global blocks call torch's attention, local ones :func:`napari_attnseg.nn.local.attend_strips`.
+    """
 
     def __init__(self, engine: TorchEngine) -> None:
         self.real = torch.nn.functional.scaled_dot_product_attention
+        self.real_strips = attention.attend_strips
         self.block, self.how, self.now = "", "", ""
         self.kept: dict[tuple[str, int], tuple[torch.Tensor, torch.Tensor]] = {}
         self.names = list(engine._model.context)
         for name, block in engine._model.context.items():
             block.norm1.register_forward_pre_hook(lambda *_args, name=name: setattr(self, "now", name))
         attention.F.scaled_dot_product_attention = self  # type: ignore[assignment]
+        attention.attend_strips = self.strips  # type: ignore[assignment]
 
     def __call__(
         self,
@@ -61,6 +66,23 @@ class Substitute:
         elif self.now == self.block and self.how == "other":
             q, k = self.kept[self.now, q.shape[1]]
         return self.real(q, k, v, attn_mask=attn_mask, scale=scale)
+
+    def strips(
+        self,
+        qkv: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        registers: tuple[torch.Tensor, torch.Tensor],
+        bias: torch.Tensor,
+        *rest: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Attend within windows, with what is to be replaced replaced."""
+        q, k, v = qkv
+        if self.how == "record":
+            self.kept[self.now, 0] = (q, k)
+        elif self.now == self.block and self.how == "uniform":
+            q, bias = torch.zeros_like(q), torch.zeros_like(bias)
+        elif self.now == self.block and self.how == "other":
+            q, k = self.kept[self.now, 0]
+        return self.real_strips((q, k, v), registers, bias, *rest)
 
 
 def fitted(image: Array, shape: tuple[int, ...]) -> Array:
