@@ -94,6 +94,20 @@ def test_what_was_painted_stays_and_classes_keep_the_numbers_of_their_names():
     assert (scene.layer.data[70:] == 2).all()
 
 
+def test_many_re_runs_taken_back_leave_the_strokes_alone_to_teach():
+    scene = Painted()
+    before, steps = scene.known(), len(scene.layer._undo_history)
+    for n in range(5):
+        R.apply(scene.session, scene.refill(np.roll(FOUND, 7 * n, axis=1)))
+        assert scene.known() == before
+    while len(scene.layer._undo_history) > steps:
+        scene.layer.undo()
+    np.testing.assert_array_equal(scene.layer.data, scene.mine)
+    assert scene.known() == before
+    (pair,) = scene.pairs()
+    assert len(pair.kept.versions) == 4
+
+
 def test_what_is_painted_between_merge_and_write_stays():
     scene = Painted()
     made = scene.refill()

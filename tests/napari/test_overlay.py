@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from napari.components import ViewerModel
@@ -193,5 +195,8 @@ def test_a_map_says_what_lies_above_its_colour_bar():
     above = int((view.values > view.limits[1]).sum())
     assert above > 0
     assert f"{above} places above {view.limits[1]:.2g} are drawn as that" in view.caption
+    top = float(np.sort(view.values.ravel())[-2])
+    one = views.map_view(tape_of(field=(320, 320)), replace(made, limits=(made.limits[0], top)))
+    assert one.caption.endswith(f" · 1 place above {top:.2g} is drawn as that")
     entropy = drive(field_map(tape_of(), "entropy", "global1", "mean"))
     assert "drawn as that" not in views.map_view(tape_of(), entropy).caption

@@ -144,6 +144,23 @@ def test_pooled_keys_change_little_on_smooth_maps() -> None:
     assert (pooled - full).abs().mean() < 0.1 * full.abs().mean()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("bias", [0.0, 39.0, 120.0])
+def test_local_attention_without_gradients_bears_any_bias_and_type(bias: float, dtype: torch.dtype) -> None:
+    module = wake(LocalAttention(32))
+    with torch.no_grad():
+        module.bias[0, 3, 4] = bias
+    module.to(dtype)
+    x, carried = torch.randn(1, 9, 11, 32).to(dtype), torch.randn(1, 9, 11, 2)
+    out, found = module.gather(x, carried)
+    with torch.no_grad():
+        fast, gathered = module.gather(x, carried)
+    assert fast.dtype == out.dtype == dtype
+    tolerance = 0.05 if dtype == torch.bfloat16 else 1e-4
+    torch.testing.assert_close(fast, out.detach(), atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(gathered, found.detach(), atol=tolerance, rtol=tolerance)
+
+
 @pytest.mark.parametrize("kind", ["local", "global", "gate"])
 def test_context_block_trains(kind: str) -> None:
     block = ContextBlock(kind, 32)

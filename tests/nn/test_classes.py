@@ -271,6 +271,22 @@ def test_cancel_while_the_samples_are_read_stores_nothing(look, monkeypatch, hom
     assert not models.exists("new")
 
 
+def test_cancel_while_a_resumed_run_reads_stores_what_it_had_learnt(monkeypatch, home):
+    monkeypatch.setattr(courses, "limits_of", lambda *_: courses.Limits(6, None, 6, 1e3, every=2, patience=9))
+    monkeypatch.setattr(courses.Course, "improved", lambda self: bool(self.before and self.after))
+    samples = [replace(painted(n), name=str(n)) for n in range(3)]
+    params = TrainParams(name="new", start="tiny", steps=6, device="cpu", task="classes")
+    job = train_and_store(samples, params, models.find("tiny"))
+    for event in job:
+        if isinstance(event, TrainStep) and event.step == 3:
+            job.close()
+    again = params.model_copy(update={"resume": True})
+    events = list(train_and_store(samples, again, models.find("tiny"), stop=lambda: True))
+    (result,) = [e.data for e in events if isinstance(e, TrainEvent) and e.kind == "result"]
+    assert (result["cancelled"], result["stored"], result["steps"]) == (True, True, 2)
+    assert models.exists("new")
+
+
 def test_less_memory_means_fewer_crops(monkeypatch, home):
     real, failed = Tuner.advance, []
 

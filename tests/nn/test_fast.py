@@ -14,7 +14,7 @@ from napari_attnseg.core.synth import fluorescence
 from napari_attnseg.nn import fused
 from napari_attnseg.nn.engine import _dense_maps, as_input
 from napari_attnseg.nn.finish import finish_outputs
-from napari_attnseg.nn.model import AttnSegNet, fold, to_channels_last
+from napari_attnseg.nn.model import AttnSegNet, Outputs, fold, to_channels_last
 from napari_attnseg.params import ReadoutParams
 
 SMALL = (32, 32, 32, 32)
@@ -38,6 +38,12 @@ def test_finished_maps_equal_those_of_the_outputs(shape: tuple[int, int], classe
         short = model(x, finished=True)
     assert short.shape == (2, 5 if classes == 1 else 5 + classes, *shape)
     torch.testing.assert_close(short, long, atol=1e-3, rtol=1e-4)
+
+
+def test_outputs_of_half_precision_are_finished_in_float32() -> None:
+    short = [torch.randn(1, c, 6, 7).to(torch.bfloat16) for c in (1, 1, 1, 2, 16)]
+    long = finish_outputs(Outputs(*(t.float() for t in short)))
+    assert torch.equal(finish_outputs(Outputs(*short)), long)
 
 
 @pytest.mark.skipif(not fused._works(), reason="this PyTorch has no such operators here")

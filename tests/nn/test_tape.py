@@ -24,7 +24,7 @@ from napari_attnseg.nn import device as devices
 from napari_attnseg.nn.attention import ContextBlock, GlobalAttention, Kept, LocalAttention
 from napari_attnseg.nn.engine import TorchEngine
 from napari_attnseg.nn.evidence import watched
-from napari_attnseg.nn.model import build_model
+from napari_attnseg.nn.model import AttnSegNet, build_model
 from napari_attnseg.nn.spread import AFTER, spreads
 from napari_attnseg.params import SegmentParams
 from napari_attnseg.records import ModelCard, Normalisation, PlaneKey
@@ -337,6 +337,11 @@ def test_evidence_is_what_a_place_keeps_and_hands_on(engine) -> None:
             np.testing.assert_allclose(found[name], wanted, atol=1e-4 * np.abs(wanted).max())
             assert (wanted < 0).any()
             assert (wanted > 0).any()
+
+
+def test_a_network_without_attention_gives_no_evidence(engine) -> None:
+    bare = TorchEngine(engine.card, AttnSegNet("none", (32, 32, 32, 32)), torch.device("cpu"))
+    assert bare.evidence(np.zeros((20, 24)), np.ones((20, 24), dtype=np.float32)) == {}
 
 
 def test_a_check_of_a_model_has_the_rollout_with_its_sign(engine) -> None:

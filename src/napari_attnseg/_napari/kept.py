@@ -37,7 +37,7 @@ class Kept:
     origin : ndarray, int32
         What the run wrote.
     versions : tuple of ndarray, int32, the layer's shape
-        Newest first; nobody writes to them.
+        Newest first, the last one from before any re-run; nobody writes to them.
     """
 
     image: ref[Image]
@@ -65,4 +65,7 @@ class Kept:
 
     def renewed(self, version: npt.NDArray[np.int32], params: SegmentParams) -> Kept:
         """Return this with a newer version in front."""
-        return replace(self, params=params, versions=(version, *self.versions)[:_VERSIONS])
+        every = (version, *self.versions)
+        # the oldest stays for good: it is what all undone at once comes back to
+        versions = every if len(every) <= _VERSIONS else (*every[:_VERSIONS], every[-1])
+        return replace(self, params=params, versions=versions)

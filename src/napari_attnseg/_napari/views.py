@@ -113,10 +113,16 @@ def map_view(tape: AttentionTape, made: FieldMap, start: str = "") -> View:
     title = " ".join(part for part in (TITLES[made.kind], start) if part)
     lines = [title + (f" ({made.unit})" if made.unit else ""), where]
     registers = f"registers {info['register_share']:.0%} · " if "register_share" in info else ""
-    above = int((made.values > limits(*made.limits)[1]).sum())
-    cut = f" · {above} places above {made.limits[1]:.2g} are drawn as that" if above else ""
-    lines.append(registers + made.note + cut)
+    lines.append(registers + made.note + _cut_words(made))
     return View(made.values, made.grid, limits(*made.limits), "\n".join(lines), info)
+
+
+def _cut_words(made: FieldMap) -> str:
+    """Say how many places of a map lie above what its brightest colour stands for."""
+    top = limits(*made.limits)[1]
+    above = int((made.values > top + 1e-6 * abs(top)).sum())  # beyond rounding
+    places = f"{above} place{'' if above == 1 else 's'} above {made.limits[1]:.2g}"
+    return f" · {places} {'is' if above == 1 else 'are'} drawn as that" if above else ""
 
 
 def sureness_view(tape: AttentionTape, made: Assignment, mask: npt.NDArray[np.bool_], subject: str) -> View:

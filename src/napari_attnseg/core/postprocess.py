@@ -125,11 +125,11 @@ def blur(image: Floats, sigma: float) -> Floats:
     """
     reach = int(3 * sigma + 0.5)
     taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    block = max(64, 2 * reach)
+    h, w = image.shape
+    block = min(max(64, 2 * reach), max(h, w))
     band = np.zeros((block, block + 2 * reach), dtype=np.float32)
     for i in range(block):
         band[i, i : i + len(taps)] = taps / taps.sum()
-    h, w = image.shape
     wide = np.pad(image, reach, mode="symmetric")
     tall = np.empty((h, wide.shape[1]), dtype=np.float32)
     for i in range(0, h, block):

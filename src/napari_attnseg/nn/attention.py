@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_attnseg.nn.kept import Kept as Kept
-from napari_attnseg.nn.local import TILE, attend_strips
+from napari_attnseg.nn.local import TILE, attend_strips, usable
 
 HEAD_DIM = 32
 REGISTERS = 4
@@ -179,11 +179,11 @@ class LocalAttention(_QKV):
             kept = Kept(self.kind, q, k, self.register_keys(), 1.0, (h, w), self.radius, self.bias)
             kept.v, kept.register_v, kept.mix = v, self.register_v, self.output_mix()
             tape.append(kept)
-        if x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if usable(x, self.bias):
             with torch.autocast("cpu", enabled=False):
                 registers = self.register_keys(), self.register_v
                 out, found = attend_strips((q, k, v), registers, self.bias, (h, w), carried)
-            return self.merge(out, (h, w)), found
+            return self.merge(out.to(v.dtype), (h, w)), found
         qt = self._tiles(q, (h, w), halo=0)
         kt, vt = (self._tiles(t, (h, w), halo=self.radius) for t in (k, v))
         n = qt.shape[0]

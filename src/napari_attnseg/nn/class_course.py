@@ -118,7 +118,8 @@ class ClassCourse(Course):
         return grown
 
     def _go_or_stop(self) -> None:
-        if self._asked():
+        """Raise ``Stopped`` where the run is cancelled, unless it goes on from what was learnt before."""
+        if self._asked() and not (self.params.resume and (self.folder / "last.safetensors").exists()):
             raise Stopped
 
     def _painted(self, network: Any, zooms: Sequence[float]) -> tuple[Tensor, Tensor]:

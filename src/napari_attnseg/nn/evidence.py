@@ -68,8 +68,10 @@ def spoken(ends: Ends, tape: Mapping[str, Kept], said: Tensor) -> dict[str, npt.
     Returns
     -------
     dict of str to ndarray, (h, w) float32
-        Above 0 a place holds ``said`` up.
+        Above 0 a place holds ``said`` up; {} for a network without attention.
     """
+    if not ends:
+        return {}
     values = {name: kept.v for name in ends if (kept := tape.get(name)) is not None and kept.v is not None}
     wanted = [*(after for _, after in ends.values()), *values.values()]
     slopes = torch.autograd.grad(said, wanted, allow_unused=True)  # the values of a gate are not used as such

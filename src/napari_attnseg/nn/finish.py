@@ -62,7 +62,7 @@ def _add_votes(offset: Tensor, votes: Tensor) -> None:
 
 
 def finish_outputs(out: Outputs) -> Tensor:
-    """Return the maps of :func:`finish_dense` from raw outputs."""
-    size = torch.exp2(out.size.clamp(*_SIZES)) * CANONICAL
-    parts = [out.foreground, torch.sigmoid(out.distance), size, out.offset * size]
-    return torch.cat(parts, dim=1).float()
+    """Return the maps of :func:`finish_dense` from raw outputs of any floating type."""
+    logits, distance, size, offset = (t.float() for t in (out.foreground, out.distance, out.size, out.offset))
+    size = torch.exp2(size.clamp(*_SIZES)) * CANONICAL
+    return torch.cat([logits, torch.sigmoid(distance), size, offset * size], dim=1)

@@ -1,8 +1,9 @@
 """Local attention on a processor, without gradients: a strip of query tiles at a time.
 
-The logits are bounded (keys have unit length, queries at most ``_MAX_SHARPNESS``), so their exponentials
-need no shift.  That lets the window be a factor, ``exp(bias)`` inside and 0 outside, one for all tiles, and
-the border of the image cost nothing: its padding carries neither value nor weight.  With ``V' = [v, 1, c]``
+The logits are bounded (keys have unit length, queries at most ``_MAX_SHARPNESS``, :func:`usable` looks at
+the bias), so their exponentials need no shift.  That lets the window be a factor, ``exp(bias)`` inside and 0
+outside, one for all tiles, and the border of the image cost nothing: its padding carries neither value nor
+weight.  With ``V' = [v, 1, c]``
 
     O = (exp(q k^T) * exp(bias)) V',    out = O_v / O_1,    gathered = O_c / O_1
 
@@ -16,6 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TILE = 8  # side of a query tile of local attention, positions
+_MOST_BIAS = 40.0  # beyond it the exponentials could leave float32
+
+
+def usable(x: Tensor, bias: Tensor) -> bool:
+    """Tell whether :func:`attend_strips` may be called on ``x`` now, with biases that it can bear."""
+    if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    return x.dtype != torch.float64 and bool(bias.max() <= _MOST_BIAS)
 
 
 def attend_strips(
