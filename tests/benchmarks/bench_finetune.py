@@ -190,12 +190,12 @@ def cancel_seconds(samples: list[Sample], name: str) -> float:
     return round(time.perf_counter() - start, 2)
 
 
-def enough(before: Array, truth: Array, most: int = 400) -> int:
-    """Return how many corrections bring an image to AP@.5 >= 0.9."""
-    made = 0
-    while pooled([compare(correct(before, truth, made)[0], truth)])["ap"]["0.50"] < 0.9 and made < most:
-        made += 1
-    return made
+def enough(before: Array, truth: Array) -> int | None:
+    """Return how many corrections bring an image to AP@.5 >= 0.9; None where all of them do not."""
+    for made in range(len(mistakes(before, truth)) + 1):
+        if pooled([compare(correct(before, truth, made)[0], truth)])["ap"]["0.50"] >= 0.9:
+            return made
+    return None
 
 
 def effort(
@@ -203,8 +203,8 @@ def effort(
 ) -> None:
     """Say the corrections that bring ``count`` images to AP@.5 >= 0.9, tuning after each of them or not.
 
-    Images that need none with the base are passed over. Each tuning starts from the base and learns from
-    all images corrected so far.
+    Images that need none with the base, or that no corrections bring there, are passed over. Each tuning
+    starts from the base and learns from all images corrected so far.
     """
     without: list[int] = []
     tuned: list[int] = []
@@ -217,7 +217,8 @@ def effort(
             continue
         without.append(needed)
         before = segment(engine, image)
-        tuned.append(enough(before, truth))
+        found = enough(before, truth)
+        tuned.append(len(mistakes(before, truth)) if found is None else found)
         sample = make_sample(
             planes(image), before, correct(before, truth, tuned[-1])[0], name=f"image {number}"
         )

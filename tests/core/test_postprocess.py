@@ -10,7 +10,7 @@ import pytest
 from napari_attnseg.core.grid import TokenGrid
 from napari_attnseg.core.metrics import compare, scores
 from napari_attnseg.core.objects import measure
-from napari_attnseg.core.postprocess import blur, fill_holes, find_seeds, largest_pieces, read_out, tidy
+from napari_attnseg.core.postprocess import fill_holes, find_seeds, largest_pieces, read_out, tidy
 from napari_attnseg.core.seedblock import SeedBlock
 from napari_attnseg.core.synth import scatter
 from napari_attnseg.errors import InputError
@@ -47,15 +47,6 @@ def test_perfect_maps_give_back_their_labels(readout: str, kind: str, least: flo
     assert list(features["index"]) == list(range(1, found.max() + 1))
     np.testing.assert_array_equal(features["size"], np.bincount(found.ravel())[1:])
     assert (features["confidence"] > 0.5).all()
-
-
-@pytest.mark.parametrize("sigma", [0.7, 1.6, 40.0])
-@pytest.mark.parametrize("shape", [(1, 1), (3, 200), (150, 131)])
-def test_blur_is_the_gaussian_of_scipy(shape: tuple[int, int], sigma: float) -> None:
-    from scipy.ndimage import gaussian_filter
-
-    image = np.random.default_rng(0).random(shape).astype(np.float32)
-    np.testing.assert_allclose(blur(image, sigma), gaussian_filter(image, sigma, truncate=3), rtol=1e-5)
 
 
 def test_noisy_votes_are_forgiven() -> None:
