@@ -210,9 +210,8 @@ def class_features(
 ) -> Mapping[str, npt.NDArray[np.generic]]:
     """Return the features of a result with the names of classes.
 
-    Objects get the name of theirs in the column ``class``; class numbers get a row each, with the pixels that
-    ``labels``, (..., Y, X) int32, have of them.  A model that
-    knows objects only (no names) has neither.
+    Objects get the name of theirs in the column ``class``; class numbers get a row each, with the pixels
+    that ``labels``, (..., Y, X) int32, have of them.  A model that knows objects only (no names) has neither.
     """
     if not names:
         return features

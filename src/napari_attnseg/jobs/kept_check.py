@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from napari_attnseg.store.files import write_atomic
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -49,8 +51,6 @@ class KeptCheck:
         StoreError
             The folder cannot be written.
         """
-        from napari_attnseg.store.images import replacing
-
         if self._folder is None:
             return
         record = {
@@ -58,8 +58,7 @@ class KeptCheck:
             "made_with": self._made_with,
             "measured": [[[list(key), values] for key, values in image.items()] for image in measured],
         }
-        with replacing(self._path(number)) as path:
-            path.write_text(json.dumps(record), encoding="utf-8")
+        write_atomic(self._path(number), json.dumps(record).encode())
 
     def _path(self, number: int) -> Path:
         assert self._folder is not None
