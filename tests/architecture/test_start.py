@@ -27,6 +27,8 @@ while time.monotonic() < end and (dock.session.state.engine is None):
 print("SHOWN", "torch" in sys.modules, dock.session.state.engine is not None)
 sys.stdout.flush()
 dock.close()
+dock.deleteLater()  # a widget without a parent that outlives the interpreter can crash PyQt's clean-up
+QApplication.sendPostedEvents(dock, 52)  # QEvent.Type.DeferredDelete
 viewer.close()
 """
 
