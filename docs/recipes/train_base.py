@@ -87,7 +87,7 @@ def scene(rng: np.random.Generator) -> Prepared:
         int(rng.integers(2**31)),
         diameter=float(np.exp(rng.uniform(np.log(10), np.log(60)))),
         density=float(rng.uniform(0.05, 0.6)),
-        kind=str(rng.choice(["blob", "ellipse", "rod"], p=[0.45, 0.2, 0.35])),
+        kind=str(rng.choice(["blob", "ellipse", "rod", "spread"], p=[0.35, 0.15, 0.25, 0.25])),
         clustered=float(rng.uniform(0.2, 0.9)),
     )
     return prepare(to_sample(image, labels))

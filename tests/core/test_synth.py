@@ -7,11 +7,13 @@ import pytest
 from scipy.ndimage import binary_dilation
 from skimage.segmentation import find_boundaries
 
-from napari_attnseg.core.synth import SCENES, packed, relabel, scatter, tessellate
+from napari_attnseg.core.shapes import relabel, scatter, tessellate
+from napari_attnseg.core.synth import SCENES, packed
 
 FORMS = {
     "fluorescence": ("uint16", 2),
     "phase_contrast": ("uint8", 2),
+    "adherent": ("uint8", 2),
     "photo": ("uint8", 3),
     "stained": ("uint8", 3),
     "packed": ("uint8", 2),
@@ -70,7 +72,7 @@ def test_cells_are_left_out_down_to_the_density(density: float) -> None:
     assert 12 < np.sqrt(np.median(size) * 4 / np.pi) < 28
 
 
-@pytest.mark.parametrize("kind", ["blob", "ellipse", "rod"])
+@pytest.mark.parametrize("kind", ["blob", "ellipse", "rod", "spread"])
 def test_scattered_objects_are_whole_and_numbered(kind: str) -> None:
     labels = scatter((200, 200), 3, diameter=20.0, density=0.4, kind=kind)
     np.testing.assert_array_equal(np.unique(labels), np.arange(labels.max() + 1))

@@ -96,9 +96,9 @@ def crop(
     scale: float | None = None,
     centre: npt.NDArray[np.float32] | None = None,
 ) -> Batch:
-    """Cut a rotated, flipped, rescaled crop of ``size`` pixels with its truth (B = 1).
+    """Cut a rotated, flipped, rescaled, sometimes stretched crop of ``size`` pixels with its truth (B = 1).
 
-    ``scale`` and ``centre`` (y, x) are drawn where they are None.
+    ``scale`` and ``centre`` (y, x) are drawn where they are None; a stretch keeps areas.
     """
     scale = choose_scale(rng, item.median, canonical) if scale is None else scale
     image, layers, shrink = item.image, item.layers, 1.0
@@ -111,6 +111,8 @@ def crop(
     matrix = np.array([[c, -s], [s, c]]) @ np.diag(
         [flip, 1.0]
     )  # crop (dy, dx) -> image (dy, dx), scale apart
+    if rng.random() < 0.3:  # longer one way and narrower the other, along any direction of the crop
+        matrix = matrix @ _stretch(rng)
     centre = _centre(item, size / scale, rng) if centre is None else centre
     axis = torch.arange(size, dtype=torch.float32) - (size - 1) / 2
     at = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1)  # (S, S, 2) as (y, x)
@@ -131,6 +133,14 @@ def crop(
         (item.diameter[labels] * scale)[None, None],
         offset[None],
     )
+
+
+def _stretch(rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    turn, by = rng.uniform(0, np.pi), float(np.exp(rng.uniform(-0.25, 0.25)))
+    c, s = np.cos(turn), np.sin(turn)
+    along = np.array([[c, -s], [s, c]])
+    matrix: npt.NDArray[np.float64] = along @ np.diag([by, 1 / by]) @ along.T
+    return matrix
 
 
 def _centre(item: Prepared, span: float, rng: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -186,9 +196,9 @@ def _colour(x: Tensor, rng: np.random.Generator) -> Tensor:
         return x[:, rng.permutation(3).tolist()]
     if draw < 0.75:  # stain jitter: mix and scale the optical densities
         density = -torch.log(x.clamp(0.02, 1.5))
-        mix = np.eye(3) + rng.normal(size=(3, 3)) * 0.08
+        mix = np.eye(3) + rng.normal(size=(3, 3)) * float(rng.uniform(0.03, 0.18))
         mixed = torch.einsum("cd,bdhw->bchw", torch.from_numpy(mix.astype(np.float32)), density)
-        return torch.exp(-mixed * float(rng.uniform(0.7, 1.3)))
+        return torch.exp(-mixed * float(rng.uniform(0.6, 1.45)))
     return x
 
 
