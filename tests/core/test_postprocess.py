@@ -12,7 +12,7 @@ from napari_attnseg.core.metrics import compare, scores
 from napari_attnseg.core.objects import measure
 from napari_attnseg.core.postprocess import fill_holes, find_seeds, largest_pieces, read_out, tidy
 from napari_attnseg.core.seedblock import SeedBlock
-from napari_attnseg.core.synth import scatter
+from napari_attnseg.core.shapes import scatter
 from napari_attnseg.errors import InputError
 from napari_attnseg.params import ReadoutParams
 from napari_attnseg.records import DenseMaps
@@ -96,6 +96,87 @@ def test_received_attention_adds_up_to_the_rows() -> None:
     np.testing.assert_allclose(received, rows, atol=2e-3 / labels.size * 100)
     with pytest.raises(InputError, match="head '1'"):
         block.row((0, 0), "1")
+
+
+def two_halves(predicted: float, gap: int = 0) -> DenseMaps:
+    """Return the maps of a disc whose halves vote for a seed each; every pixel says ``predicted`` pixels."""
+    y, x = np.indices((60, 90)).astype(np.float32)
+    left = (np.hypot(y - 30, x - 40) < 15) & (x < 40)
+    right = (np.hypot(y - 30, x - 40 - gap) < 15) & (x >= 40 + gap)
+    offset = np.zeros((2, 60, 90), np.float32)
+    for half, (cy, cx) in ((left, (30, 34)), (right, (30, 46 + gap))):
+        offset[0][half], offset[1][half] = cy - y[half], cx - x[half]
+    foreground = np.where(left | right, 0.95, 0.05).astype(np.float32)
+    return DenseMaps(foreground, foreground, np.full((60, 90), predicted, np.float32), offset)
+
+
+def test_parts_of_one_object_are_joined_by_the_size_that_they_predict() -> None:
+    """Halves of a disc of 30 pixels: one object where they say 30, two where they say 21 (half the area)."""
+    assert read_out(two_halves(30.0), PLAIN)[0].max() == 1
+    assert read_out(two_halves(21.0), PLAIN)[0].max() == 2
+    assert read_out(two_halves(30.0, gap=8), PLAIN)[0].max() == 2  # their seeds lie two thirds of it apart
+    assert len(find_seeds(two_halves(30.0)).position) == 1
+    assert len(find_seeds(two_halves(30.0), parts=True).position) == 2
+
+
+def test_pixels_of_a_dropped_seed_attend_to_the_seed_that_stays_and_no_other_row_changes() -> None:
+    labels = scatter((60, 90), 3, diameter=14.0)
+    halves, others = two_halves(30.0), perfect(labels)
+    maps = DenseMaps(
+        *(
+            np.concatenate([getattr(halves, name), getattr(others, name)], axis=-1)
+            for name in ("foreground", "distance", "size", "offset")
+        )
+    )
+    seeds, alone = find_seeds(maps), find_seeds(others)
+    assert len(seeds.position) == len(alone.position) + 1
+    on_left = seeds.vote[:, 1] < 90
+    kept = seeds.position[:, 1] < 90
+    assert set(seeds.best[on_left]) == {int(np.flatnonzero(kept)[0])}
+    np.testing.assert_array_equal(seeds.position[~kept] - [0, 90], alone.position)
+    np.testing.assert_allclose(seeds.weight[~on_left], alone.weight, atol=1e-6)
+    mine, theirs = seeds.position[seeds.best[~on_left]], alone.position[alone.best]
+    np.testing.assert_array_equal(mine - [0, 90], theirs)
+
+
+def squares(sides: list[int], predicted: float, at: int = 10) -> DenseMaps:
+    """Return the maps of squares in a row, 40 pixels apart, whose pixels all say ``predicted`` pixels."""
+    y, x = np.indices((50, 40 * len(sides))).astype(np.float32)
+    offset, inside = np.zeros((2, *y.shape), np.float32), np.zeros(y.shape, bool)
+    for n, side in enumerate(sides):
+        here = (y >= at) & (y < at + side) & (x >= 40 * n + 10) & (x < 40 * n + 10 + side)
+        offset[0][here], offset[1][here] = at + side // 2 - y[here], 40 * n + 10 + side // 2 - x[here]
+        inside |= here
+    foreground = np.where(inside, 0.95, 0.05).astype(np.float32)
+    return DenseMaps(foreground, foreground, np.full(y.shape, predicted, np.float32), offset)
+
+
+@pytest.mark.parametrize(
+    ("sides", "predicted", "at", "found"),
+    [
+        ([20, 20, 20, 12], 22.6, 10, 3),  # 12 x 12 is .36 of an object of 22.6 pixels across
+        ([20, 20, 20, 14], 22.6, 10, 4),  # .49
+        ([20, 20, 20, 12], 22.6, 0, 4),  # at the border of the image anything may be cut
+        ([12, 12], 22.6, 10, 2),  # all are as small: the prediction is too large for this image
+        ([12] * 6, 22.6, 10, 6),
+        ([12] * 5 + [7], 22.6, 10, 5),  # .34 of what is usual there
+        ([12], 22.6, 10, 1),
+    ],
+)
+def test_fragments_are_dropped(sides: list[int], predicted: float, at: int, found: int) -> None:
+    maps = squares(sides, predicted, at)
+    assert read_out(maps, PLAIN)[0].max() == found
+    assert read_out(maps, replace_split(1.0))[0].max() == len(sides)  # splitting eagerly keeps smaller ones
+
+
+def test_pixels_of_a_fragment_do_not_vote() -> None:
+    maps = squares([20, 20, 20, 12], 22.6)
+    seeds = find_seeds(maps)
+    assert len(seeds.position) == 3
+    assert (seeds.pixels % 160 < 120).all()
+    assert len(seeds.pixels) == len(seeds.best) == len(seeds.weight) == len(seeds.vote) == 1200
+    assert set(seeds.best) == {0, 1, 2}
+    assert len(find_seeds(maps, parts=True).pixels) == 1200 + 144
 
 
 def test_split_finds_more_objects_than_merge() -> None:

@@ -7,7 +7,15 @@ the peaks of the votes.  The pixel attends to them, and to a background slot, wi
 
 where ``D_i`` is the predicted diameter, ``k = 50`` (a miss of 0.1 diameters is one deviation) and
 ``r = 0.5``; it belongs to the seed it attends to most.  Votes are counted on the pixel grid, so ``e_i``
-is rounded.  No step loops over objects in Python.
+is rounded.
+
+**Pieces.**  Pixels say how large their object is, so the pixels of a seed can be compared with it.  Two
+seeds close together that have no more pixels than about one object are parts of one: that with fewer
+pixels is dropped and its pixels attend anew.  A seed away from the image's border that has less than
+about half of an object is a fragment: it is dropped and its pixels do not vote.  Both are relative to
+what is usual in the image, where that is less than the pixels say.
+
+No step loops over objects in Python.
 """
 
 from __future__ import annotations
@@ -36,6 +44,10 @@ REACH = 0.5  # r, in object diameters
 _VOTE_SIGMA = 0.07  # blur of the votes, in object diameters
 _SEED_HEIGHT = 0.2  # share of an object's pixels that must vote within one blur
 _SEED_GAP = 0.3  # closer peaks (in diameters) are one seed
+_PART_GAP = 0.6  # closer seeds (in diameters) may be of parts of one object ...
+_WHOLE = 1.3  # ... if they have no more pixels than this many objects of the predicted diameter
+_ENOUGH = 5  # fewer objects do not tell what is usual in an image: they may all be parts
+_FRAGMENT = 0.45  # a seed with fewer pixels than this share of such an object is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +80,9 @@ class Seeds:
     runner_up: Floats
 
 
-def find_seeds(maps: DenseMaps, threshold: float = THRESHOLD, split: float = 0.0) -> Seeds:
+def find_seeds(
+    maps: DenseMaps, threshold: float = THRESHOLD, split: float = 0.0, *, parts: bool = False
+) -> Seeds:
     """Collect the votes, find the seeds and let every foreground pixel attend to them.
 
     Parameters
@@ -77,6 +91,8 @@ def find_seeds(maps: DenseMaps, threshold: float = THRESHOLD, split: float = 0.0
         Foreground probability from which a pixel votes.
     split : float
         -1..1: above 0 finds more seeds, below 0 fewer.
+    parts : bool
+        Keep the seeds of parts of one object, too.
     """
     h, w = maps.foreground.shape
     inside = maps.foreground > threshold
@@ -91,7 +107,64 @@ def find_seeds(maps: DenseMaps, threshold: float = THRESHOLD, split: float = 0.0
     votes = _vote_map((h, w), cell, diameter, maps.foreground.ravel()[pixels], split)
     position = _peaks(votes, maps.size, split)
     best, second, weight, runner = _attend(position, cell, diameter, w)
+    if not parts:
+        column = pixels - y * w
+        at_edge = (y == 0) | (y == h - 1) | (column == 0) | (column == w - 1)
+        part, fragment = _pieces(position, best, diameter, at_edge, split)
+        if fragment.any():
+            stays = ~np.append(fragment, False)[best]
+            pixels, vote, diameter, cell = pixels[stays], vote[stays], diameter[stays], cell[stays]
+            best, second, weight, runner = best[stays], second[stays], weight[stays], runner[stays]
+        dropped = np.append(part | fragment, False)
+        if dropped.any():  # only pixels that lost their first or second choice attend anew
+            again = np.flatnonzero(dropped[best] | dropped[second])
+            position = position[~dropped[:-1]]
+            number = np.append(np.cumsum(~dropped[:-1]) - 1, len(position))
+            best, second = number[best], number[second]
+            fresh = _attend(position, cell[again], diameter[again], w)
+            best[again], second[again], weight[again], runner[again] = fresh
     return Seeds(position, pixels, vote, diameter, best, second, weight, runner)
+
+
+def _pieces(
+    position: Floats,
+    best: npt.NDArray[np.int64],
+    diameter: Floats,
+    at_edge: npt.NDArray[np.bool_],
+    split: float,
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Tell which seeds are parts of the object of another seed, and which are fragments; (n,) each."""
+    from scipy.spatial import cKDTree
+
+    count = len(position)
+    part = np.zeros(count, dtype=bool)
+    area = np.bincount(best, minlength=count + 1)[:count]
+    if count < 2 or not area.any():
+        return part, part
+    size = np.bincount(best, diameter, minlength=count + 1)[:count] / np.maximum(area, 1)
+    inner = (np.bincount(best, at_edge, minlength=count + 1)[:count] == 0) & (area > 0)
+    share = area / np.maximum(np.pi / 4 * size**2, 1)
+    usual = min(1.0, _usual(share[inner], area[inner]))
+    if np.count_nonzero(inner) >= _ENOUGH:
+        share, usual = share / usual, 1.0
+    gap, whole = _PART_GAP * 2.0 ** (-0.5 * split), _WHOLE * 2.0 ** (-0.4 * split)
+    a, b = cKDTree(position).query_pairs(float(gap * size.max()), output_type="ndarray").T
+    near = np.hypot(*(position[a] - position[b]).T) < gap * (size[a] + size[b]) / 2
+    near &= (share[a] + share[b] < whole) & (area[a] > 0) & (area[b] > 0)
+    a, b = a[near], b[near]
+    part[np.where(area[a] >= area[b], b, a)] = True
+    joined = part.copy()
+    joined[np.where(area[a] >= area[b], a, b)] = True
+    return part, inner & ~joined & (share < _FRAGMENT * 2.0 ** (-split) * usual)
+
+
+def _usual(share: npt.NDArray[np.float64], area: npt.NDArray[np.int64]) -> float:
+    """Return the share that half of the pixels exceed; 1 without objects."""
+    if not len(share):
+        return 1.0
+    order = np.argsort(share)
+    below = np.cumsum(area[order])
+    return float(share[order][np.searchsorted(below, below[-1] / 2)])
 
 
 def _vote_map(

@@ -117,12 +117,13 @@ def ids_of(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
 def pixel_doubt(maps: DenseMaps, threshold: float = THRESHOLD, split: float = 0.0) -> Floats:
     """Return one less the readout's margin for every pixel, (H, W) float32, 0..1.
 
-    Background pixels have no seed: theirs is the entropy-like ``1 - |2p - 1|`` of the foreground.
+    Background pixels have no seed: theirs is the entropy-like ``1 - |2p - 1|`` of the foreground.  Seeds that
+    the readout drops as parts of one object count here: their pixels are torn.
     """
     p = maps.foreground
     sure = np.abs(2 * p - 1)
     doubt = (1 - sure).astype(np.float32)
-    seeds = find_seeds(maps, threshold, split)
+    seeds = find_seeds(maps, threshold, split, parts=True)
     ground = np.clip(1 - seeds.weight - seeds.runner_up, 0, 1)
     margin = np.clip(seeds.weight - np.maximum(seeds.runner_up, ground), 0, 1)
     flat = doubt.ravel()
