@@ -234,6 +234,25 @@ def test_a_step_reads_the_merged_weights():
     torch.testing.assert_close(out.foreground.detach(), whole.foreground, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize("blend", [0.0, 0.25, 1.0])
+def test_what_is_stored_lies_on_the_way_from_the_parent_to_what_was_learnt(blend):
+    model = build_network(models.find("tiny"))
+    parent = {k: v.clone() for k, v in model.state_dict().items()}
+    recipe = replace(courses.QUICK, blend=blend)
+    tuner = Tuner(model, make_source([corrected()], 16.0, 48, 0), recipe, torch.device("cpu"))
+    tuner.advance()
+    tuner.advance()
+    learnt = {k.removeprefix("added.").replace("/", "."): v for k, v in tuner.average.items()}
+    assert learnt["head.dense.weight"].abs().max() > 0
+    going_on = {k: v.clone() for k, v in tuner.deltas.state_dict().items()}
+    stored = tuner.state_dict()
+    for name, value in parent.items():
+        wanted = value + blend * learnt[name] if name in learnt else value
+        torch.testing.assert_close(stored[name], wanted)
+    for name, value in tuner.deltas.state_dict().items():
+        assert torch.equal(value, going_on[name]), name
+
+
 @pytest.mark.parametrize("tier", ["quick", "full"])
 def test_the_parent_stays_and_all_weights_change_but_the_statistics(tier):
     before = weights("tiny")

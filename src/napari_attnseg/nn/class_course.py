@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -144,7 +145,8 @@ class ClassCourse(Course):
         """Return what takes the steps."""
         canonical = self.parent.card.diameter
         source = class_source(self.split.train, self.opinions, canonical, recipe.size, self.params.seed)
-        tuner = ClassTuner(self.network.to(device), source, recipe, device)
+        whole = replace(recipe, blend=1.0)  # new rows of the head go with the features they were learnt on
+        tuner = ClassTuner(self.network.to(device), source, whole, device)
         tuner.old = len(self.known)
         return tuner
 
