@@ -112,22 +112,92 @@ def two_halves(predicted: float, gap: int = 0) -> DenseMaps:
 
 def test_parts_of_one_object_are_joined_by_the_size_that_they_predict() -> None:
     """Halves of a disc of 30 pixels: one object where they say 30, two where they say 21 (half the area)."""
-    assert read_out(two_halves(30.0), PLAIN)[0].max() == 1
+    for gap in range(3):  # the seeds lie at most half a diameter apart: no pixel of either is lost
+        whole, _ = read_out(two_halves(30.0, gap), ReadoutParams(min_size=0, fill_holes=False))
+        assert whole.max() == 1
+        if gap == 0:
+            assert (whole > 0).sum() == (two_halves(30.0).foreground > 0.5).sum()
     assert read_out(two_halves(21.0), PLAIN)[0].max() == 2
-    assert read_out(two_halves(30.0, gap=8), PLAIN)[0].max() == 2  # their seeds lie two thirds of it apart
+    for gap in (4, 8, 20):  # farther apart they are two, whatever they say, and keep their pixels
+        apart, _ = read_out(two_halves(30.0, gap), PLAIN)
+        assert apart.max() == 2
+        assert (apart > 0).sum() == (two_halves(30.0, gap).foreground > 0.5).sum()
     assert len(find_seeds(two_halves(30.0)).position) == 1
     assert len(find_seeds(two_halves(30.0), parts=True).position) == 2
 
 
+def boxes(*cells: tuple[int, int, int, int, float], shape: tuple[int, int] = (120, 160)) -> DenseMaps:
+    """Return the maps of rectangles (y, x, height, width, predicted diameter) that vote for their middles."""
+    y, x = np.indices(shape).astype(np.float32)
+    offset, size = np.zeros((2, *shape), np.float32), np.full(shape, 20.0, np.float32)
+    inside = np.zeros(shape, bool)
+    for top, left, height, width, diameter in cells:
+        here = (y >= top) & (y < top + height) & (x >= left) & (x < left + width)
+        offset[0][here], offset[1][here] = top + height // 2 - y[here], left + width // 2 - x[here]
+        size[here] = diameter
+        inside |= here
+    foreground = np.where(inside, 0.95, 0.05).astype(np.float32)
+    return DenseMaps(foreground, foreground, size, offset)
+
+
+def test_the_larger_part_stays() -> None:
+    maps = boxes((40, 40, 20, 16, 26.0), (40, 56, 20, 8, 26.0))
+    seeds = find_seeds(maps)
+    np.testing.assert_array_equal(seeds.position, [[50, 48]])
+    assert (seeds.best == 0).all()
+
+
+def test_a_seed_that_is_dropped_takes_no_others_pixels() -> None:
+    """Of three parts in a row the middle one loses to the first; the last is no part of the first."""
+    maps = boxes((40, 22, 20, 16, 30.0), (40, 38, 20, 12, 30.0), (40, 50, 20, 10, 30.0))
+    assert len(find_seeds(maps, parts=True).position) == 3
+    np.testing.assert_array_equal(find_seeds(maps).position, [[50, 30], [50, 55]])
+
+
+def test_a_small_object_beside_one_said_to_be_large_stays() -> None:
+    maps = boxes((0, 30, 40, 80, 100.0), (42, 66, 11, 11, 12.4))  # the border cuts the large one
+    assert len(find_seeds(maps).position) == 2
+    maps = boxes(
+        (20, 20, 15, 15, 17.0), (20, 36, 15, 15, 17.0), (60, 60, 17, 17, 500.0), (78, 60, 15, 15, 17.0)
+    )
+    assert len(find_seeds(maps).position) == 3  # only the 17 x 17 that says 500 is a fragment
+    assert read_out(maps, PLAIN)[0].max() == 3
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_objects_that_the_border_cuts_are_neither_parts_nor_fragments(turn: int) -> None:
+    rods = boxes((0, 40, 20, 9, 21.0), (0, 50, 20, 9, 21.0), shape=(100, 100))  # half of each is outside
+    names = ("foreground", "distance", "size")
+    turned = [np.ascontiguousarray(np.rot90(getattr(rods, n), turn)) for n in names]
+    dy, dx = (np.rot90(part, turn) for part in rods.offset)
+    for _ in range(turn):  # a quarter turn: (y, x) becomes (-x, y)
+        dy, dx = -dx, dy
+    maps = DenseMaps(*turned, np.stack([dy, dx]).astype(np.float32))
+    assert len(find_seeds(maps).position) == 2
+    assert read_out(maps, PLAIN)[0].max() == 2
+
+
+def test_merging_eagerly_keeps_whole_objects() -> None:
+    """Perfect maps whose sizes are 10 % off either way: nothing is a part or a fragment."""
+    labels = scatter((200, 240), 5, diameter=18.0, density=0.3, clustered=0.2)
+    maps = perfect(labels)
+    rng = np.random.default_rng(0)
+    off = rng.uniform(0.9, 1.1, labels.max() + 1).astype(np.float32)[labels]
+    maps = DenseMaps(maps.foreground, maps.distance, maps.size * off, maps.offset)
+    all_of_them = len(find_seeds(maps, split=-1.0, parts=True).position)
+    assert len(find_seeds(maps, split=-1.0).position) >= 0.97 * all_of_them
+    assert len(find_seeds(maps).position) >= 0.99 * len(find_seeds(maps, parts=True).position)
+
+
+def side_by_side(left: DenseMaps, right: DenseMaps) -> DenseMaps:
+    names = ("foreground", "distance", "size", "offset")
+    return DenseMaps(*(np.concatenate([getattr(left, n), getattr(right, n)], axis=-1) for n in names))
+
+
 def test_pixels_of_a_dropped_seed_attend_to_the_seed_that_stays_and_no_other_row_changes() -> None:
     labels = scatter((60, 90), 3, diameter=14.0)
-    halves, others = two_halves(30.0), perfect(labels)
-    maps = DenseMaps(
-        *(
-            np.concatenate([getattr(halves, name), getattr(others, name)], axis=-1)
-            for name in ("foreground", "distance", "size", "offset")
-        )
-    )
+    others = perfect(labels)
+    maps = side_by_side(two_halves(30.0), others)
     seeds, alone = find_seeds(maps), find_seeds(others)
     assert len(seeds.position) == len(alone.position) + 1
     on_left = seeds.vote[:, 1] < 90
@@ -177,6 +247,21 @@ def test_pixels_of_a_fragment_do_not_vote() -> None:
     assert len(seeds.pixels) == len(seeds.best) == len(seeds.weight) == len(seeds.vote) == 1200
     assert set(seeds.best) == {0, 1, 2}
     assert len(find_seeds(maps, parts=True).pixels) == 1200 + 144
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_weights_are_those_of_the_block_where_seeds_were_dropped(seed: int) -> None:
+    labels = scatter((60, 210), seed, diameter=14.0, clustered=0.9)
+    maps = side_by_side(two_halves(30.0), perfect(labels, noise=0.06, seed=seed))
+    seeds = find_seeds(maps)
+    assert len(find_seeds(maps, parts=True).position) > len(seeds.position)
+    block = SeedBlock(TokenGrid(1, 1.0, (60, 300), (0, 0), (60, 300)), seeds)
+    rows, ground = block.weights(seeds.pixels)
+    taken = seeds.best < len(seeds.position)
+    assert taken.sum() > 2000
+    np.testing.assert_array_equal(rows.max(axis=1) > ground, taken)
+    np.testing.assert_array_equal(rows.argmax(axis=1)[taken], seeds.best[taken])
+    np.testing.assert_allclose(seeds.weight, rows.max(axis=1), atol=0.03)  # the seeds count two of the rivals
 
 
 def test_split_finds_more_objects_than_merge() -> None:

@@ -60,6 +60,11 @@ def weights(name: str) -> dict[str, torch.Tensor]:
     return read_tensors(models.find(name).weights)[0]
 
 
+def test_classes_keep_all_that_was_learnt():
+    run()
+    assert models.find("new").card.training["blend"] == 1.0
+
+
 # -- by hand --------------------------------------------------------------------------------------------
 
 

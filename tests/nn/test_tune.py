@@ -234,6 +234,12 @@ def test_a_step_reads_the_merged_weights():
     torch.testing.assert_close(out.foreground.detach(), whole.foreground, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize(("tier", "blend"), [("quick", 0.7), ("full", 1.0)])
+def test_a_quick_run_stays_on_the_way_and_a_full_one_goes_all_of_it(tier, blend):
+    run(tier=tier)
+    assert models.find("new").card.training["blend"] == blend
+
+
 @pytest.mark.parametrize("blend", [0.0, 0.25, 1.0])
 def test_what_is_stored_lies_on_the_way_from_the_parent_to_what_was_learnt(blend):
     model = build_network(models.find("tiny"))

@@ -13,7 +13,8 @@ is rounded.
 seeds close together that have no more pixels than about one object are parts of one: that with fewer
 pixels is dropped and its pixels attend anew.  A seed away from the image's border that has less than
 about half of an object is a fragment: it is dropped and its pixels do not vote.  Both are relative to
-what is usual in the image, where that is less than the pixels say.
+what is usual in the image, where that is less than the pixels say.  Seeds that the border may have cut
+are not compared with each other.
 
 No step loops over objects in Python.
 """
@@ -44,7 +45,7 @@ REACH = 0.5  # r, in object diameters
 _VOTE_SIGMA = 0.07  # blur of the votes, in object diameters
 _SEED_HEIGHT = 0.2  # share of an object's pixels that must vote within one blur
 _SEED_GAP = 0.3  # closer peaks (in diameters) are one seed
-_PART_GAP = 0.6  # closer seeds (in diameters) may be of parts of one object ...
+_PART_GAP = 0.5  # closer seeds (in diameters) may be of parts of one object ...
 _WHOLE = 1.3  # ... if they have no more pixels than this many objects of the predicted diameter
 _ENOUGH = 5  # fewer objects do not tell what is usual in an image: they may all be parts
 _FRAGMENT = 0.45  # a seed with fewer pixels than this share of such an object is none
@@ -59,7 +60,7 @@ class Seeds:
     position : ndarray, (n, 2) float32
         (y, x) pixels.
     pixels : ndarray, (m,) int64
-        Flat indices of the foreground pixels.
+        Flat indices of the foreground pixels, without those of dropped fragments.
     vote : ndarray, (m, 2) float32
         Where each of them votes, pixels (rounded, inside the image).
     diameter : ndarray, (m,) float32
@@ -116,8 +117,8 @@ def find_seeds(
             pixels, vote, diameter, cell = pixels[stays], vote[stays], diameter[stays], cell[stays]
             best, second, weight, runner = best[stays], second[stays], weight[stays], runner[stays]
         dropped = np.append(part | fragment, False)
-        if dropped.any():  # only pixels that lost their first or second choice attend anew
-            again = np.flatnonzero(dropped[best] | dropped[second])
+        if dropped.any():  # only pixels that lost a choice, or whose choices are not told, attend anew
+            again = np.flatnonzero(dropped[best] | dropped[second] | (best == len(part)))
             position = position[~dropped[:-1]]
             number = np.append(np.cumsum(~dropped[:-1]) - 1, len(position))
             best, second = number[best], number[second]
@@ -145,17 +146,29 @@ def _pieces(
     inner = (np.bincount(best, at_edge, minlength=count + 1)[:count] == 0) & (area > 0)
     share = area / np.maximum(np.pi / 4 * size**2, 1)
     usual = min(1.0, _usual(share[inner], area[inner]))
-    if np.count_nonzero(inner) >= _ENOUGH:
-        share, usual = share / usual, 1.0
-    gap, whole = _PART_GAP * 2.0 ** (-0.5 * split), _WHOLE * 2.0 ** (-0.4 * split)
-    a, b = cKDTree(position).query_pairs(float(gap * size.max()), output_type="ndarray").T
-    near = np.hypot(*(position[a] - position[b]).T) < gap * (size[a] + size[b]) / 2
-    near &= (share[a] + share[b] < whole) & (area[a] > 0) & (area[b] > 0)
+    most = _WHOLE * (usual if np.count_nonzero(inner) >= _ENOUGH else 1.0) * 2.0 ** (-0.4 * split)
+    gap = min(_PART_GAP * 2.0 ** (-0.5 * split), REACH)  # beyond it no pixel would change over
+    few = min(count, 6)
+    found = cKDTree(position).query(position, k=few)
+    distance, b = (np.asarray(x)[:, 1:].ravel() for x in found)  # the nearest of all is the seed itself
+    a = np.repeat(np.arange(count), few - 1)
+    near = (
+        (distance < gap * np.minimum(size[a], size[b]))
+        & (inner[a] | inner[b])
+        & (area[a] > 0)
+        & (area[b] > 0)
+    )
+    near &= area[a] + area[b] < most * np.pi / 4 * np.maximum(size[a], size[b]) ** 2
     a, b = a[near], b[near]
-    part[np.where(area[a] >= area[b], b, a)] = True
+    first = (area[a] > area[b]) | ((area[a] == area[b]) & (a < b))
+    won, lost = np.where(first, (a, b), (b, a))
+    loses = np.zeros(count, dtype=bool)
+    loses[lost] = True
+    lasting = ~loses[won]  # a seed that is dropped itself takes no other's pixels
+    part[lost[lasting]] = True
     joined = part.copy()
-    joined[np.where(area[a] >= area[b], a, b)] = True
-    return part, inner & ~joined & (share < _FRAGMENT * 2.0 ** (-split) * usual)
+    joined[won[lasting]] = True
+    return part, inner & ~joined & (share < _FRAGMENT * usual * 2.0 ** -max(split, 0.0))
 
 
 def _usual(share: npt.NDArray[np.float64], area: npt.NDArray[np.int64]) -> float:

@@ -43,7 +43,7 @@ class SeedBlock:
         Returns
         -------
         weights : ndarray, (n, seeds) float32
-            0 for pixels below the foreground threshold: they do not vote.
+            0 for pixels below the foreground threshold and of dropped fragments: they do not vote.
         background : ndarray, (n,) float32
             The rest of each row.
         """

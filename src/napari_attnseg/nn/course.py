@@ -341,6 +341,7 @@ class Course:
             "seed": self.params.seed,
             "parent": self.parent.card.sha256,
             "tier": self.params.tier,
+            "blend": self.tuner.recipe.blend,
             "images": len(self.samples),
         }
 

@@ -140,6 +140,7 @@ def _tuned_card(course: Course, result: dict[str, Any], run_id: str) -> ModelCar
             "images": len(samples),
             **({"task": "classes"} if told else {"objects": objects}),
             "tier": params.tier,
+            "blend": course.tuner.recipe.blend,
             "seed": params.seed,
             "steps": result["steps"],
             "minutes": round(course.seconds / 60, 2),

@@ -49,7 +49,7 @@ class Recipe:
     batch: int = 6
     replay: int = 2
     size: int = 128
-    lr: float = 2e-3
+    lr: float = 3e-3
     decay: float = 1.0
     warmup: int = 10
     ema: float = 0.97
