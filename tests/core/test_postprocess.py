@@ -10,9 +10,10 @@ import pytest
 from napari_attnseg.core.grid import TokenGrid
 from napari_attnseg.core.metrics import compare, scores
 from napari_attnseg.core.objects import measure
-from napari_attnseg.core.postprocess import fill_holes, find_seeds, largest_pieces, read_out, tidy
+from napari_attnseg.core.postprocess import find_seeds, read_out
 from napari_attnseg.core.seedblock import SeedBlock
 from napari_attnseg.core.shapes import scatter
+from napari_attnseg.core.tidy import fill_holes, largest_pieces, tidy
 from napari_attnseg.errors import InputError
 from napari_attnseg.params import ReadoutParams
 from napari_attnseg.records import DenseMaps

@@ -12,8 +12,8 @@ from napari_attnseg.core.attention_maps import rollout_row
 from napari_attnseg.core.attention_objects import assignment
 from napari_attnseg.core.axes import source_of
 from napari_attnseg.core.grid import TokenGrid
-from napari_attnseg.core.postprocess import tidy
 from napari_attnseg.core.synth import fluorescence
+from napari_attnseg.core.tidy import tidy
 from napari_attnseg.engine import load_engine
 from napari_attnseg.jobs.crop_check import CheckLimits
 from napari_attnseg.jobs.model_check import CheckImage, check_model

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_attnseg.core.tidy import tidy
 from napari_attnseg.params import THRESHOLD
 from napari_attnseg.registry import Registry
 
@@ -109,9 +110,9 @@ def find_seeds(
     position = _peaks(votes, maps.size, split)
     best, second, weight, runner = _attend(position, cell, diameter, w)
     if not parts:
-        column = pixels - y * w
-        at_edge = (y == 0) | (y == h - 1) | (column == 0) | (column == w - 1)
-        part, fragment = _pieces(position, best, diameter, at_edge, split)
+        cut = np.zeros(len(position) + 1, dtype=bool)
+        cut[best[np.searchsorted(pixels, _on_border(inside))]] = True
+        part, fragment = _pieces(position, best, diameter, cut[:-1], split)
         if fragment.any():
             stays = ~np.append(fragment, False)[best]
             pixels, vote, diameter, cell = pixels[stays], vote[stays], diameter[stays], cell[stays]
@@ -127,14 +128,25 @@ def find_seeds(
     return Seeds(position, pixels, vote, diameter, best, second, weight, runner)
 
 
+def _on_border(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Return the flat indices of the true pixels in the first and last row and column."""
+    h, w = inside.shape
+    rows = [np.flatnonzero(inside[y]) + y * w for y in {0, h - 1}]
+    columns = [np.flatnonzero(inside[:, x]) * w + x for x in {0, w - 1}]
+    return np.concatenate([*rows, *columns])
+
+
 def _pieces(
     position: Floats,
     best: npt.NDArray[np.int64],
     diameter: Floats,
-    at_edge: npt.NDArray[np.bool_],
+    cut: npt.NDArray[np.bool_],
     split: float,
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Tell which seeds are parts of the object of another seed, and which are fragments; (n,) each."""
+    """Tell which seeds are parts of the object of another seed, and which are fragments; (n,) each.
+
+    ``cut``, (n,), are those with pixels at the border of the image.
+    """
     from scipy.spatial import cKDTree
 
     count = len(position)
@@ -143,7 +155,7 @@ def _pieces(
     if count < 2 or not area.any():
         return part, part
     size = np.bincount(best, diameter, minlength=count + 1)[:count] / np.maximum(area, 1)
-    inner = (np.bincount(best, at_edge, minlength=count + 1)[:count] == 0) & (area > 0)
+    inner = ~cut & (area > 0)
     share = area / np.maximum(np.pi / 4 * size**2, 1)
     usual = min(1.0, _usual(share[inner], area[inner]))
     most = _WHOLE * (usual if np.count_nonzero(inner) >= _ENOUGH else 1.0) * 2.0 ** (-0.4 * split)
@@ -344,64 +356,3 @@ def read_out(
         "confidence": confidence[sure],
         "size": size[sure],
     }
-
-
-def tidy(labels: Labels, params: ReadoutParams) -> Labels:
-    """Keep the largest piece of each object, fill holes, drop small ones and those at the edge, renumber."""
-    labels = largest_pieces(labels)
-    if params.fill_holes:
-        labels = fill_holes(labels)
-    count = int(labels.max(initial=0))
-    keep = np.bincount(labels.ravel(), minlength=count + 1) >= max(params.min_size, 1)
-    if params.drop_edge:
-        for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
-            keep[edge] = False
-    keep[0] = False
-    table = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
-    out: Labels = table[labels]
-    return out
-
-
-def largest_pieces(labels: Labels) -> Labels:
-    """Set all but the largest 4-connected piece of every label to 0."""
-    from skimage.measure import label
-
-    inside = np.flatnonzero(labels)
-    value = labels.ravel()[inside]
-    piece = label(labels, connectivity=1).ravel()[inside]
-    size = np.bincount(piece, minlength=1)
-    owner = np.zeros(len(size), dtype=np.int64)
-    owner[piece] = value
-    order = np.lexsort((size, owner))
-    last = np.append(owner[order][1:] != owner[order][:-1], True)  # the largest piece of each owner
-    keep = np.zeros(len(size), dtype=bool)
-    keep[order[last]] = True
-    out = np.zeros(labels.shape, dtype=np.int32)
-    out.ravel()[inside] = np.where(keep[piece], value, 0)
-    return out
-
-
-def fill_holes(labels: Labels) -> Labels:
-    """Fill background pieces that one single object encloses."""
-    from skimage.measure import label
-
-    if min(labels.shape) < 3:
-        return labels
-    ground = label(labels == 0, connectivity=1)
-    closed = np.ones(int(ground.max(initial=0)) + 1, dtype=bool)
-    closed[0] = False
-    for edge in (ground[0], ground[-1], ground[:, 0], ground[:, -1]):
-        closed[edge] = False
-    at = np.flatnonzero(closed[ground])  # never at the border of the image
-    if not len(at):
-        return labels
-    piece, flat = ground.ravel()[at], labels.ravel()
-    low = np.full(len(closed), np.iinfo(np.int32).max, dtype=np.int64)
-    high = np.zeros(len(closed), dtype=np.int64)
-    for step in (-1, 1, -labels.shape[1], labels.shape[1]):
-        owner = flat[at + step]
-        np.minimum.at(low, piece[owner > 0], owner[owner > 0])
-        np.maximum.at(high, piece[owner > 0], owner[owner > 0])
-    out = flat.astype(np.int32)
-    out[at] = np.where(low == high, high, 0)[piece]
-    return out.reshape(labels.shape)
