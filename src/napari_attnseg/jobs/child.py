@@ -75,7 +75,7 @@ def start(run: Path, *, resume: bool = False) -> Child:
     pid = _mine[run].pid
     if sys.platform != "win32":
         with suppress(OSError):  # the window goes first
-            os.setpriority(os.PRIO_PROCESS, pid, _NICE)
+            os.setpriority(os.PRIO_PROCESS, pid, min(19, os.getpriority(os.PRIO_PROCESS, 0) + _NICE))
     return Child(run, pid)
 
 
