@@ -444,14 +444,33 @@ def test_a_cancelled_run_keeps_only_what_improved(monkeypatch, home):
         assert (home / "models" / name).exists() is better
 
 
-def test_it_stops_where_it_no_longer_gets_better(monkeypatch):
+@pytest.mark.parametrize(
+    ("scores", "objects", "last", "kept"),
+    [
+        ((0.2, 0.9, 0.6, 0.6, 0.6), 5, 5, 2),  # a quarter of 5 objects is .05: .6 is worse than .9
+        ((0.2, 0.9, 0.87, 0.6, 0.6), 5, 5, 3),  # .87 is as good, and later
+        ((0.2, 0.9, 0.87, 0.84, 0.6), 5, 5, 3),  # but not .84: it is compared with the best, not the last
+        ((0.2, 0.9, 0.87, 0.6, 0.6), 50, 5, 2),
+        ((0.2, 0.9, 0.9, 0.9, 0.9), 50, 5, 5),
+        ((0.5, 0.52, 0.49, 0.49, 0.49), 5, 5, 2),  # better than the parent, so nothing below it (.5) is kept
+    ],
+)
+def test_it_stops_where_it_no_longer_gets_better_and_keeps_the_latest_of_the_best(
+    monkeypatch, scores, objects, last, kept
+):
     limits = courses.Limits(None, None, most=200, longest=1e9, every=1, patience=3)
     monkeypatch.setattr(courses, "limits_of", lambda params, objects: limits)
-    monkeypatch.setattr(courses, "rank", lambda result: 1.0)  # the first is never beaten
+    told = iter([0.5, *scores])  # the parent's first
+
+    def judged(self, state, tuned=True):
+        score = next(told)
+        return {"ap50": score, "pq": score, "dice": score, "objects": objects}
+
+    monkeypatch.setattr(Course, "_judged", judged)
     events = run(samples=[corrected(n, str(n)) for n in range(4)], steps=None)
     steps = [e.step for e in events if isinstance(e, TrainStep)]
-    assert steps[-1] == 4  # the first validation, then three that are no better
-    assert models.find("new").card.training["steps"] == 1
+    assert steps[-1] == last
+    assert models.find("new").card.training["steps"] == kept
 
 
 def test_samples_that_say_nothing_are_refused():

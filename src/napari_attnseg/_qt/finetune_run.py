@@ -122,7 +122,7 @@ class RunBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._say(" · ".join(part for part in (f"step {step} of {total}", left, self._cost) if part))
 
     def _on_val(self, line: dict[str, Any]) -> None:
-        best = ", the best so far" if line.get("best") else ""
+        best = ", kept so far" if line.get("best") else ""
         if "per_class" in line:
             dice = {name: float(d) for name, d in line["per_class"].items() if d is not None}
             scores = {"mean Dice": float(line["dice"]), **dice}

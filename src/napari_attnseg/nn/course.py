@@ -15,7 +15,7 @@ from napari_attnseg.errors import CheckpointError, OutOfMemoryError, TrainingDat
 from napari_attnseg.nn import device as devices
 from napari_attnseg.nn.checkpoint import load_weights, read_tensors, write_tensors
 from napari_attnseg.nn.engine import TorchEngine
-from napari_attnseg.nn.judge import choose, judge, predict, rank, summary
+from napari_attnseg.nn.judge import choose, doubt, judge, predict, rank, summary
 from napari_attnseg.nn.memory import is_out_of_memory
 from napari_attnseg.nn.model import build_model, to_channels_last
 from napari_attnseg.nn.pool import make_source
@@ -118,6 +118,7 @@ class Course:
     before: dict[str, Any] | None = None
     after: dict[str, Any] | None = None
     best_step: int = 0
+    top: float = 0.0
     stale: int = 0
     cancelled: bool = False
     saved: float = 0.0
@@ -231,9 +232,12 @@ class Course:
             result = self._judged(self.tuner.state_dict())
             if result is None:
                 return
-            better = self.after is None or rank(result) > rank(self.after)
+            score = rank(result)
+            rises = self.after is None or score > self.top
+            self.top = score if rises else self.top
+            better = rises or (score >= self.top - doubt(result) and score >= self._floor())
             yield TrainEvent("val", {"step": self.tuner.step, **result, "best": better})
-            self.stale = 0 if better else self.stale + 1
+            self.stale = 0 if rises else self.stale + 1
             if better:
                 self.after, self.best_step = result, self.tuner.step
                 write_tensors(self.folder / "best.safetensors", self.tuner.average, {"step": self.best_step})
@@ -335,6 +339,10 @@ class Course:
         """Tell whether the best step did better on what was held out than the parent."""
         return bool(self.before and self.after) and rank(self.after or {}) > rank(self.before or {})
 
+    def _floor(self) -> float:
+        """Return the rank below which no later step replaces an earlier one: one that improved stays so."""
+        return math.nextafter(rank(self.before), 1.0) if self.before and self.improved() else 0.0
+
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for a run to go on."""
         return {
@@ -346,7 +354,7 @@ class Course:
         }
 
     def _save(self, done: bool = False) -> None:
-        kept = ("rung", "seconds", "before", "after", "best_step", "stale")
+        kept = ("rung", "seconds", "before", "after", "best_step", "top", "stale")
         meta = {name: getattr(self, name) for name in kept}
         meta |= {"step": self.tuner.step, "done": done, "identity": self.identity()}
         write_tensors(self.folder / "last.safetensors", self.tuner.tensors(), meta)
@@ -360,7 +368,7 @@ class Course:
         tensors, meta = read_tensors(path)
         same_run(meta.get("identity"), self.identity())
         try:
-            for name in ("rung", "seconds", "before", "after", "best_step", "stale"):
+            for name in ("rung", "seconds", "before", "after", "best_step", "top", "stale"):
                 setattr(self, name, meta[name])
             if self.rung:
                 self.tuner = self._tuner()
