@@ -447,10 +447,10 @@ def test_a_cancelled_run_keeps_only_what_improved(monkeypatch, home):
 @pytest.mark.parametrize(
     ("scores", "objects", "last", "kept"),
     [
-        ((0.2, 0.9, 0.6, 0.6, 0.6), 5, 5, 2),  # a quarter of 5 objects is .05: .6 is worse than .9
-        ((0.2, 0.9, 0.87, 0.6, 0.6), 5, 5, 3),  # .87 is as good, and later
-        ((0.2, 0.9, 0.87, 0.84, 0.6), 5, 5, 3),  # but not .84: it is compared with the best, not the last
-        ((0.2, 0.9, 0.87, 0.6, 0.6), 50, 5, 2),
+        ((0.2, 0.9, 0.6, 0.6, 0.6), 5, 5, 2),  # one of 5 objects is .2: .6 is worse than .9
+        ((0.2, 0.9, 0.75, 0.6, 0.6), 5, 5, 3),  # .75 is as good, and later
+        ((0.2, 0.9, 0.75, 0.65, 0.6), 5, 5, 3),  # but not .65: it is compared with the best, not the last
+        ((0.2, 0.9, 0.75, 0.6, 0.6), 50, 5, 2),
         ((0.2, 0.9, 0.9, 0.9, 0.9), 50, 5, 5),
         ((0.5, 0.52, 0.49, 0.49, 0.49), 5, 5, 2),  # better than the parent, so nothing below it (.5) is kept
     ],

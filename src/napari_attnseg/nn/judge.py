@@ -114,7 +114,7 @@ def rank(result: dict[str, Any]) -> float:
 def doubt(result: dict[str, Any]) -> float:
     """Return by how much two ranks may differ and say nothing; 0 for classes.
 
-    A quarter of an object: with few held-out objects the first step that happens to do a hair better would
-    be kept, long before the model has learnt what it can.
+    One object: with few held out, a step that happens to do better by that would be kept long before the
+    model has learnt what it can.
     """
-    return 0.25 / max(int(result.get("objects") or 0), 1) if "objects" in result else 0.0
+    return 1.0 / max(int(result.get("objects") or 0), 1) if "objects" in result else 0.0
