@@ -3,9 +3,9 @@
     python docs/recipes/average.py WORKDIR1/model WORKDIR2/model --share 0.25 --out WORKDIR3/model
 
 ``--share`` is the part of the second model, which went on from the first.  Weights between two segments of
-one training lie in the same valley, and their average does better than either on images unlike both
-(Izmailov et al. 2018, arXiv 1803.05407; Wortsman et al. 2022, arXiv 2109.01903).  The card is that of the
-second with ``averaged``: the checksums and shares.
+one training often lie in the same valley, where their average can do better than either (Izmailov et al.
+2018, arXiv 1803.05407; Wortsman et al. 2022, arXiv 2109.01903).  The card is that of the second with
+``averaged``: the checksums and shares.
 """
 
 from __future__ import annotations

@@ -113,11 +113,14 @@ def two_halves(predicted: float, gap: int = 0) -> DenseMaps:
 
 def test_parts_of_one_object_are_joined_by_the_size_that_they_predict() -> None:
     """Halves of a disc of 30 pixels: one object where they say 30, two where they say 21 (half the area)."""
-    for gap in range(3):  # the seeds lie at most half a diameter apart: no pixel of either is lost
-        whole, _ = read_out(two_halves(30.0, gap), ReadoutParams(min_size=0, fill_holes=False))
-        assert whole.max() == 1
-        if gap == 0:
-            assert (whole > 0).sum() == (two_halves(30.0).foreground > 0.5).sum()
+    whole, _ = read_out(two_halves(30.0), PLAIN)
+    assert whole.max() == 1
+    assert (whole > 0).sum() == (two_halves(30.0).foreground > 0.5).sum()
+    for gap in (1, 2):  # all pixels change over, but of pieces that do not touch the largest stays
+        seeds = find_seeds(two_halves(30.0, gap))
+        assert len(seeds.pixels) == (two_halves(30.0, gap).foreground > 0.5).sum()
+        assert (seeds.best == 0).all()
+        assert read_out(two_halves(30.0, gap), PLAIN)[0].max() == 1
     assert read_out(two_halves(21.0), PLAIN)[0].max() == 2
     for gap in (4, 8, 20):  # farther apart they are two, whatever they say, and keep their pixels
         apart, _ = read_out(two_halves(30.0, gap), PLAIN)

@@ -46,8 +46,7 @@ REACH = 0.5  # r, in object diameters
 _VOTE_SIGMA = 0.07  # blur of the votes, in object diameters
 _SEED_HEIGHT = 0.2  # share of an object's pixels that must vote within one blur
 _SEED_GAP = 0.3  # closer peaks (in diameters) are one seed
-_PART_GAP = 0.5  # closer seeds (in diameters) may be of parts of one object ...
-_WHOLE = 1.3  # ... if they have no more pixels than this many objects of the predicted diameter
+_WHOLE = 1.3  # seeds within reach are parts of one object if they have fewer pixels than so many of its size
 _ENOUGH = 5  # fewer objects do not tell what is usual in an image: they may all be parts
 _FRAGMENT = 0.45  # a seed with fewer pixels than this share of such an object is none
 
@@ -94,7 +93,7 @@ def find_seeds(
     split : float
         -1..1: above 0 finds more seeds, below 0 fewer.
     parts : bool
-        Keep the seeds of parts of one object, too.
+        Keep the seeds of parts of one object and of fragments, too.
     """
     h, w = maps.foreground.shape
     inside = maps.foreground > threshold
@@ -159,7 +158,7 @@ def _pieces(
     share = area / np.maximum(np.pi / 4 * size**2, 1)
     usual = min(1.0, _usual(share[inner], area[inner]))
     most = _WHOLE * (usual if np.count_nonzero(inner) >= _ENOUGH else 1.0) * 2.0 ** (-0.4 * split)
-    gap = min(_PART_GAP * 2.0 ** (-0.5 * split), REACH)  # beyond it no pixel would change over
+    gap = REACH * 2.0 ** (-0.5 * max(split, 0.0))  # beyond the reach no pixel would change over
     few = min(count, 6)
     found = cKDTree(position).query(position, k=few)
     distance, b = (np.asarray(x)[:, 1:].ravel() for x in found)  # the nearest of all is the seed itself

@@ -96,7 +96,8 @@ def scatter(
     shape : tuple of int
         (H, W) pixels.
     diameter : float
-        Typical diameter, pixels; each object varies by about a third.
+        Typical diameter, pixels; each object varies by about a third.  The hollow sides of spread cells
+        leave them about two thirds of it (as a disc of equal area).
     kind : {"blob", "ellipse", "rod", "spread"}
     overlap : float
         Share of a new object that may be hidden by earlier ones.

@@ -145,7 +145,7 @@ class ClassCourse(Course):
         """Return what takes the steps."""
         canonical = self.parent.card.diameter
         source = class_source(self.split.train, self.opinions, canonical, recipe.size, self.params.seed)
-        # new rows of the head go with the features that they were learnt on
+        # new rows of the head go with the features that they were learnt on, at the rate tried for them
         whole = replace(recipe, blend=1.0, lr=min(recipe.lr, 2e-3))
         tuner = ClassTuner(self.network.to(device), source, whole, device)
         tuner.old = len(self.known)

@@ -117,4 +117,4 @@ def doubt(result: dict[str, Any]) -> float:
     One object: with few held out, a step that happens to do better by that would be kept long before the
     model has learnt what it can.
     """
-    return 1.0 / max(int(result.get("objects") or 0), 1) if "objects" in result else 0.0
+    return 1.0 / max(int(result["objects"]), 1) if "objects" in result else 0.0
