@@ -90,7 +90,10 @@ class Up(nn.Module):
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Map (B, cin, h, w) and a skip (B, cout, H, W), h = ceil(H / 2), to (B, cout, H, W)."""
         big = F.interpolate(self.reduce(x), scale_factor=2, mode="nearest")
-        return cast("Tensor", self.refine(big[..., : skip.shape[-2], : skip.shape[-1]] + skip))
+        big = big[..., : skip.shape[-2], : skip.shape[-1]]
+        if torch.is_grad_enabled() or big.dtype != torch.float32:
+            return cast("Tensor", self.refine(big + skip))
+        return cast("Tensor", self.refine(big.add_(skip)))  # touching fresh memory would cost as much again
 
 
 class DenseHead(nn.Module):
@@ -201,7 +204,8 @@ class AttnSegNet(nn.Module):
     def encode(self, x: Tensor, tape: dict[str, Kept] | None = None, pool: int = 1) -> Features:
         """Map (B, 3, H, W) to the feature maps that the deep context and the decoder read."""
         shape = int(x.shape[-2]), int(x.shape[-1])
-        x = F.pad(x, (0, shape[1] % 2, 0, shape[0] % 2), mode="replicate")
+        if shape[0] % 2 or shape[1] % 2:
+            x = F.pad(x, (0, shape[1] % 2, 0, shape[0] % 2), mode="replicate")
         s2 = self.stem(F.pixel_unshuffle(x, 2))
         s4 = self.enc4(s2)
         s8 = self.enc8(s4)
