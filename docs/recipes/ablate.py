@@ -3,6 +3,7 @@
     python docs/recipes/ablate.py train --data DIR/train --work WORKDIR --steps 1256 --seeds 0 1
     python docs/recipes/ablate.py score --data DIR/val --work WORKDIR
     python docs/recipes/ablate.py table --work WORKDIR
+    python docs/recipes/ablate.py compare --data DIR/val --models MODEL OTHER ...
 
 Every arm is trained from scratch by the recipe of ``base`` with the same seeds, hence the same crops; only
 the network differs.  Each run keeps its averaged weights every eighth of its length with the processor
@@ -11,6 +12,8 @@ weights that the cheapest arm's time pays for; the learning rate has not yet com
 goes on where it was stopped.  Differences to the arm ``none`` carry 95 % bootstrap intervals over images,
 paired by image, both seeds pooled.  The last arm is the shipped network without generated scenes: its
 difference is to ``local+global``, and is what the generator costs or brings.
+
+``compare`` scores model folders (of longer runs of ``train_base.py``) and compares each with the first.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from napari_attnseg.nn.model import build_model, count_parameters
 from napari_attnseg.nn.train import Recipe, train_steps
 from napari_attnseg.params import SegmentParams
 from napari_attnseg.records import ModelCard
+from napari_attnseg.store.models import read_card
 
 ARMS: dict[str, dict[str, Any]] = {
     "none": {"context": "none"},
@@ -142,24 +146,29 @@ def score(args: argparse.Namespace) -> None:
         out = folder_of(args.work, one) / f"scores-{step}.json"
         if out.exists():
             continue
-        model = build_model(**ARMS[one["arm"]])
-        load_weights(model, read_tensors(out.with_name(f"{step}.safetensors"))[0])
-        engine = TorchEngine(ModelCard("arm", "arm", ARMS[one["arm"]]), model, torch.device("cpu"))
-        segment = network(engine, SegmentParams())
-        lines = []
-        for row, picture, truth in images:
-            counts = compare(segment(picture), truth)
-            lines.append(
-                {
-                    "set": f"{row['dataset']} {row['kind']}",
-                    "tp": counts.tp.tolist(),
-                    "iou_sum": counts.iou_sum,
-                    "pred": counts.pred,
-                    "truth": counts.truth,
-                }
-            )
-        out.write_text(json.dumps(lines))
+        card = ModelCard("arm", "arm", ARMS[one["arm"]])
+        out.write_text(json.dumps(scored_by(card, out.with_name(f"{step}.safetensors"), images)))
         print(f"{one['arm']} seed {one['seed']} step {step}", file=sys.stderr, flush=True)
+
+
+def scored_by(card: ModelCard, weights: Path, images: list[Any]) -> list[dict[str, Any]]:
+    """Return what every image contributes to the scores of a network."""
+    model = build_model(**card.architecture)
+    load_weights(model, read_tensors(weights)[0])
+    segment = network(TorchEngine(card, model, torch.device("cpu")), SegmentParams())
+    lines = []
+    for row, picture, truth in images:
+        counts = compare(segment(picture), truth)
+        lines.append(
+            {
+                "set": f"{row['dataset']} {row['kind']}",
+                "tp": counts.tp.tolist(),
+                "iou_sum": counts.iou_sum,
+                "pred": counts.pred,
+                "truth": counts.truth,
+            }
+        )
+    return lines
 
 
 def counts_of(line: dict[str, Any]) -> Counts:
@@ -223,19 +232,46 @@ def against(mine: list[list[Any]], base: list[list[Any]], rng: np.random.Generat
     return f" {whole:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
+def compare_models(args: argparse.Namespace) -> None:
+    """Print mean AP and AP@.5 of model folders by set, with the differences of mean AP to the first."""
+    images = list(each(args.data, EVERY | {"tnbc_he": 1}))
+    rng = np.random.default_rng(0)
+    sets = sorted({f"{row['dataset']} {row['kind']}" for row, _, _ in images})
+    print("| model | " + " | ".join(sets) + " |")
+    print("|---" * (1 + len(sets)) + "|")
+    first: list[dict[str, Any]] = []
+    for folder in args.models:
+        lines = scored_by(read_card(folder / "card.json"), folder / "weights.safetensors", images)
+        cells = []
+        for name in sets:
+            mine, base = ([x for x in all_lines if x["set"] == name] for all_lines in (lines, first))
+            ap = pooled(counts_of(line) for line in mine)["ap"]["0.50"]
+            cells.append(f"{ap:.3f} / {mean_ap(mine):.3f}{against([mine], [base], rng) if base else ''}")
+        first = first or lines
+        print(f"| {folder} | " + " | ".join(cells) + " |", flush=True)
+
+
 def main() -> None:
-    """Run one of the three parts."""
+    """Run one of the four parts."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=["train", "score", "table"])
+    parser.add_argument("part", choices=["train", "score", "table", "compare"])
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--work", type=Path, help="folder of the runs")
+    parser.add_argument("--models", type=Path, nargs="+", help="model folders to compare")
     parser.add_argument("--steps", type=int, default=1256, help="of 8 crops each; a multiple of 8")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     args = parser.parse_args()
-    {"train": train, "score": score, "table": table}[args.part](args)
+    parts = {"train": train, "score": score, "table": table, "compare": compare_models}
+    needed = {"train": "data work", "score": "data work", "table": "work", "compare": "data models"}[
+        args.part
+    ]
+    for name in needed.split():
+        if getattr(args, name) is None:
+            parser.error(f"'{args.part}' needs --{name}")
+    parts[args.part](args)
 
 
 if __name__ == "__main__":
