@@ -78,6 +78,7 @@ def given(monkeypatch):
                 "before": scores,
                 "after": {**scores, "ap50": 0.75},
                 "reason": "",
+                "closing": 2 if params.tier == "quick" else 0,
                 "stored": True,
                 "cancelled": False,
             },
@@ -90,7 +91,9 @@ def given(monkeypatch):
 def test_folders_are_tuned_fully_until_it_stops_by_itself(folders, given, capsys):
     assert call("train", *folders) == 0
     assert (given["params"].tier, given["params"].steps, given["params"].minutes) == ("full", None, None)
-    assert "3 held-out objects: 0.50 before, 0.75 after" in capsys.readouterr().out
+    assert "3 held-out objects: 0.50 before, 0.75 after.\n" in capsys.readouterr().out
+    assert call("train", *folders, "--tier", "quick") == 0
+    assert "0.75 after. Then it learnt from them, too." in capsys.readouterr().out
     assert call("train", *folders, "--tier", "quick", "--json") == 0
     assert given["params"].tier == "quick"
     assert json.loads(capsys.readouterr().out)["after"]["ap50"] == 0.75

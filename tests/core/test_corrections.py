@@ -37,7 +37,7 @@ def test_each_kind_of_change_is_told_apart():
     after[4:12, 40:48] = 3  # grown by two rows
     after[30:36, 30:36] = 9  # drawn
     changes = compare_labels(BEFORE, after)
-    assert changes == Changes(added=(9,), removed=(2,), reshaped=(3,), kept=(1, 4))
+    assert changes == Changes(added=(9,), removed=(2,), reshaped=(3,), kept=(1, 4), replaced=(3,))
     assert changes.corrected == (3, 9)
     assert changes.count == 3
     assert changes.summary() == "1 added, 1 removed, 1 reshaped"
@@ -53,7 +53,7 @@ def test_other_ids_for_the_same_pixels_are_no_change():
 def test_a_split_reshapes_one_and_adds_one_and_a_merge_removes_one():
     split = BEFORE.copy()
     split[2:10, 2:5] = 7  # 3 of 8 columns
-    assert compare_labels(BEFORE, split) == Changes(added=(7,), reshaped=(1,), kept=(2, 3, 4))
+    assert compare_labels(BEFORE, split) == Changes(added=(7,), reshaped=(1,), kept=(2, 3, 4), replaced=(1,))
     merged = np.where(BEFORE == 2, 1, BEFORE)
     changes = compare_labels(BEFORE, merged)
     assert (len(changes.reshaped), len(changes.removed), changes.added) == (1, 1, ())
@@ -69,6 +69,18 @@ def test_an_empty_image_has_no_changes():
     empty = np.zeros((5, 5), np.int32)
     assert compare_labels(empty, empty) == Changes()
     assert compare_labels(BEFORE, np.zeros_like(BEFORE)).removed == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("number", [1, 9])
+def test_what_a_redrawn_object_gave_up_is_background_whatever_its_number(number):
+    """8 columns become 3: the other 5 were erased, 2 of them within the ring; the next one stays unknown."""
+    after = np.where(BEFORE == 1, 0, BEFORE)
+    after[2:10, 2:5] = number
+    changes = compare_labels(BEFORE, after)
+    assert (changes.reshaped, changes.replaced) == ((number,), (1,))
+    known = known_mask(BEFORE, after, changes, margin=2)
+    assert known[2:10, 2:10].all()
+    assert not known[2:10, 20:28].any()
 
 
 def test_known_are_the_corrected_object_its_ring_and_what_was_erased():

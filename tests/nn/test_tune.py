@@ -17,14 +17,14 @@ from napari_attnseg.nn import finetune
 from napari_attnseg.nn.adam import AdamW
 from napari_attnseg.nn.augment import Batch
 from napari_attnseg.nn.checkpoint import read_tensors, save_model
-from napari_attnseg.nn.course import Course, build_network
+from napari_attnseg.nn.course import Course
 from napari_attnseg.nn.deltas import Deltas, trainable
 from napari_attnseg.nn.finetune import train_and_store
 from napari_attnseg.nn.judge import count_objects
 from napari_attnseg.nn.losses import distillation_loss, masked_loss
 from napari_attnseg.nn.model import CANONICAL, AttnSegNet, Outputs
-from napari_attnseg.nn.pool import Pool, make_source
-from napari_attnseg.nn.tune import FULL, QUICK, Tuner
+from napari_attnseg.nn.pool import Pool, Source, make_source
+from napari_attnseg.nn.tune import FULL, QUICK, Tuner, build_network
 from napari_attnseg.params import TrainParams
 from napari_attnseg.records import ModelCard, Sample, TrainEvent, TrainStep
 from napari_attnseg.store import models
@@ -37,7 +37,7 @@ def home(tmp_path, monkeypatch):
     """A home with the model "tiny" in it, and recipes of a size for tests."""
     monkeypatch.setenv("NAPARI_ATTNSEG_HOME", str(tmp_path))
     for name, recipe in (("QUICK", QUICK), ("FULL", FULL)):
-        tiny = replace(recipe, size=48, batch=2, replay=2, pool=4, scenes=2)
+        tiny = replace(recipe, size=48, batch=2, replay=2, pool=4, scenes=2, renew=2)
         monkeypatch.setattr(courses, name, tiny)
     torch.manual_seed(0)
     model = AttnSegNet(widths=(32, 32, 32, 32), depth=1)
@@ -234,7 +234,7 @@ def test_a_step_reads_the_merged_weights():
     torch.testing.assert_close(out.foreground.detach(), whole.foreground, rtol=0.05, atol=0.05)
 
 
-@pytest.mark.parametrize(("tier", "blend"), [("quick", 0.7), ("full", 1.0)])
+@pytest.mark.parametrize(("tier", "blend"), [("quick", 0.85), ("full", 1.0)])
 def test_a_quick_run_stays_on_the_way_and_a_full_one_goes_all_of_it(tier, blend):
     run(tier=tier)
     assert models.find("new").card.training["blend"] == blend
@@ -279,7 +279,7 @@ def test_the_pool_at_a_step_can_be_made_again():
     source = make_source([corrected()], 16.0, 48, 5)
 
     def pool():
-        return Pool(source.draw, model, torch.device("cpu"), size=6, each=2)
+        return Pool(source.draw, lambda _group, x: model(x), torch.device("cpu"), size=6, each=2)
 
     rolled, anew = pool(), pool()
     list(rolled.fill(0))
@@ -467,10 +467,183 @@ def test_it_stops_where_it_no_longer_gets_better_and_keeps_the_latest_of_the_bes
         return {"ap50": score, "pq": score, "dice": score, "objects": objects}
 
     monkeypatch.setattr(Course, "_judged", judged)
-    events = run(samples=[corrected(n, str(n)) for n in range(4)], steps=None)
+    events = run(samples=[corrected(n, str(n)) for n in range(4)], steps=None, tier="full")
     steps = [e.step for e in events if isinstance(e, TrainStep)]
     assert steps[-1] == last
     assert models.find("new").card.training["steps"] == kept
+
+
+# -- what was held out teaches in the end ---------------------------------------------------------------
+
+
+def told(monkeypatch, *scores: float, patience: int = 9, most: int = 12) -> None:
+    """Validate after every step; the parent scores .5, the steps as told, the last as the end does."""
+    limits = courses.Limits(None, None, most=most, longest=1e9, every=1, patience=patience)
+    monkeypatch.setattr(courses, "limits_of", lambda params, objects: limits)
+    found = iter([0.5, *scores])
+
+    def judged(self, state, tuned=True):
+        score = next(found)
+        return {"ap50": score, "pq": score, "dice": score, "objects": 50}
+
+    monkeypatch.setattr(Course, "_judged", judged)
+
+
+def drawn(monkeypatch) -> list[tuple[int, int]]:
+    """Return a list that gets (crop number, samples of the source it is drawn from)."""
+    found: list[tuple[int, int]] = []
+    real = Source.draw
+
+    def draw(self, number):
+        found.append((number, len(self.items)))
+        return real(self, number)
+
+    monkeypatch.setattr(Source, "draw", draw)
+    return found
+
+
+def fields() -> list[Sample]:
+    return [corrected(n, str(n)) for n in range(4)]
+
+
+def result_of(events):
+    return next(e.data for e in events if isinstance(e, TrainEvent) and e.kind == "result")
+
+
+def test_the_second_part_is_as_long_as_the_best_took_and_learns_from_all(monkeypatch):
+    told(monkeypatch, 0.6, 0.9, 0.7, 0.7, 0.95, patience=2)
+    crops = drawn(monkeypatch)
+    events = run(samples=fields(), steps=None)
+    assert [e.step for e in events if isinstance(e, TrainStep)] == [1, 2, 3, 4, 5, 6]  # tired at 4, best at 2
+    assert [e.data["step"] for e in events if isinstance(e, TrainEvent) and e.kind == "val"] == [1, 2, 3, 4]
+    # the pool of two pairs is refilled by one pair after each step: from pair 6 on all four fields teach
+    assert dict(crops) == {number: 3 if number < 12 else 4 for number in range(16)}
+    result = result_of(events)
+    assert (result["steps"], result["closing"], result["after"]["ap50"]) == (6, 2, 0.9)
+    assert models.find("new").card.training["steps"] == 6
+
+
+def test_it_goes_on_from_the_best_step(monkeypatch):
+    told(monkeypatch, 0.9, 0.7, 0.7, 0.95, patience=2)
+    states = {}
+    real = Course._turn
+
+    def turn(self):
+        real(self)
+        states["best"] = read_tensors(self.folder / "best.safetensors")[0]
+        states["now"] = {k: v.clone() for k, v in self.tuner.deltas.state_dict().items()}
+        states["average"] = {k: v.clone() for k, v in self.tuner.average.items()}
+
+    monkeypatch.setattr(Course, "_turn", turn)
+    run(samples=fields(), steps=None)
+    assert states["best"].keys() == states["now"].keys()
+    for name, value in states["best"].items():
+        assert torch.equal(value, states["now"][name])
+        assert torch.equal(value, states["average"][name])
+    assert any(v.any() for v in states["best"].values())
+
+
+def test_a_second_part_that_does_worse_is_not_kept(monkeypatch):
+    told(monkeypatch, 0.6, 0.9, 0.7, 0.7, 0.4, patience=2)
+    events = run(samples=fields(), steps=None)
+    result = result_of(events)
+    assert (result["steps"], result["closing"], result["after"]["ap50"]) == (2, 0, 0.9)
+
+
+def test_a_run_cancelled_in_its_second_part_keeps_the_best_judged_step(monkeypatch, home):
+    told(monkeypatch, 0.6, 0.9, 0.7, 0.7, 0.95, patience=2)
+    kept, stopped = {}, []
+    turn = Course._turn
+
+    def turned(self):
+        turn(self)
+        kept["best"] = self.tuner.state_dict()
+        stopped.append(1)
+
+    monkeypatch.setattr(Course, "_turn", turned)
+    job = train_and_store(fields(), params(steps=None), models.find("tiny"), stop=lambda: bool(stopped))
+    result = result_of(list(job))
+    assert (result["cancelled"], result["stored"], result["steps"], result["closing"]) == (True, True, 2, 0)
+    for name, value in weights("new").items():
+        assert torch.equal(value, kept["best"][name]), name
+
+
+def test_the_first_part_ends_at_half_of_the_time(monkeypatch):
+    told(monkeypatch, *[0.6 + 0.01 * n for n in range(6)], 0.95, most=12)
+    events = run(samples=fields(), steps=None)
+    result = result_of(events)
+    assert (result["steps"], result["closing"]) == (12, 6)
+    rates = [e.lr for e in events if isinstance(e, TrainStep)]
+    assert rates[9] > rates[10] > rates[11]  # it falls after the warm-up
+
+
+@pytest.mark.parametrize("cut", [2, 5])
+def test_the_same_weights_across_a_resume_of_either_part(monkeypatch, home, cut):
+    values = {"steps": 6, "seed": 3}
+    run(samples=fields(), name="whole", **values)
+    assert result_of(run(samples=fields(), name="again", **values))["closing"] == 3
+    job = train_and_store(fields(), params("cut", **values), models.find("tiny"))
+    for event in job:
+        if isinstance(event, TrainStep) and event.step == cut:
+            job.close()
+            break
+    rest = list(train_and_store(fields(), params("cut", resume=True, **values), models.find("tiny")))
+    assert [e.step for e in rest if isinstance(e, TrainStep)] == list(range(cut + 1, 7))
+    for name, value in weights("whole").items():
+        assert torch.equal(value, weights("cut")[name]), name
+
+
+def test_without_held_out_objects_there_is_one_part(monkeypatch):
+    crops = drawn(monkeypatch)
+    result = result_of(run(steps=4))
+    assert result["closing"] == 0
+    assert {count for _, count in crops} == {1}
+
+
+@pytest.mark.parametrize("limit", [{"steps": 1}, {"steps": 2}, {"minutes": 1e-6}])
+def test_the_shortest_runs_end(limit):
+    result = result_of(run(samples=fields(), **{"steps": None, **limit}))
+    assert result["steps"] == limit.get("steps", 1)
+
+
+def one_tuner(renew: int = 2) -> Tuner:
+    """Return a tuner whose pool has two groups: group g is drawn at the end of step g - 2, from 0 on."""
+    source = make_source([corrected()], 16.0, 48, 0)
+    recipe = replace(courses.QUICK, renew=renew)
+    return Tuner(build_network(models.find("tiny")), source, recipe, torch.device("cpu"))
+
+
+def test_the_average_becomes_the_teacher_of_new_crops():
+    tuner, averages = one_tuner(), []
+    for _ in range(5):  # at the beginning of steps 2 and 4 the teacher is renewed
+        averages.append({k: v.clone() for k, v in tuner.average.items()})
+        tuner.advance()
+    assert [at for at, _ in tuner.teachers] == [2, 4]
+    x = torch.linspace(-1, 1, 3 * 48 * 48).reshape(1, 3, 48, 48)
+    with torch.no_grad():
+        said = {group: tuner._teach(group, x).foreground for group in range(3, 7)}
+        parent = tuner.parent(x).foreground
+        for group, at in ((4, 2), (5, 2), (6, 4)):
+            weights = tuner.deltas.merged_with(averages[at])
+            wanted = torch.func.functional_call(tuner.parent, weights, (x,)).foreground
+            assert torch.equal(said[group], wanted), group
+    assert torch.equal(said[3], parent)  # drawn before the first
+    assert not torch.equal(said[4], parent)
+
+
+def test_teachers_go_on_from_a_checkpoint():
+    one, two, never = one_tuner(), one_tuner(), one_tuner(renew=0)
+    for _ in range(5):
+        one.advance()
+        never.advance()
+    two.load(one.tensors(), 5)
+    assert [at for at, _ in two.teachers] == [at for at, _ in one.teachers] == [2, 4]
+    for tuner in (one, two):
+        tuner.advance()
+        tuner.advance()
+    for name, value in one.average.items():
+        assert torch.equal(value, two.average[name]), name
+    assert never.teachers == []
 
 
 def test_samples_that_say_nothing_are_refused():

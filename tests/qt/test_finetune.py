@@ -12,6 +12,7 @@ import pytest
 
 from napari_attnseg._napari import tuning
 from napari_attnseg._qt import finetune_panel
+from napari_attnseg._qt.finetune_result import table
 from napari_attnseg.jobs import child
 from napari_attnseg.store import models, runs
 from tests import fake_child
@@ -348,3 +349,12 @@ def test_planes_of_a_stack_can_be_ticked(open_dock, qtbot, tune):
     assert panel.sources.done_box.text() == "T 1 is done"
     panel.sources.done_box.click()
     qtbot.waitUntil(lambda: "T 1: 12 objects" in tree.topLevelItem(0).child(1).text(0))
+
+
+@pytest.mark.parametrize(("closing", "said"), [(0, False), (60, True)])
+def test_the_scores_say_whether_the_held_out_objects_taught_afterwards(closing, said):
+    scores = {"ap50": 0.5, "pq": 0.4, "dice": 0.7, "objects": 5}
+    result = {"before": scores, "after": scores, "steps": 120, "seconds": 40.0, "closing": closing}
+    text = table("base", "new", result)
+    assert "On 5 corrected objects that were held out" in text
+    assert ("After these scores it learnt from them, too." in text) is said

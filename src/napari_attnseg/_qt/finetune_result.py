@@ -17,6 +17,7 @@ from napari_attnseg.core.corrections import TOO_FEW
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_CLOSING = " After these scores it learnt from them, too."
 _LOOKS = {"before": "Before", "after": "After", "difference": "Difference", "labels": "Yours"}
 _CELL = "<td style='padding-right:10px'>"
 _SCORES = (("ap50", "AP@.5"), ("pq", "PQ"), ("dice", "Dice"))
@@ -155,7 +156,7 @@ def table(parent: str, name: str, result: Mapping[str, Any]) -> str:
     return (
         f"<table><tr><td></td>{_CELL}{parent}</td>{_CELL}{name}</td><td></td></tr>{rows}</table>"
         f"<p>On {count} corrected object{'' if count == 1 else 's'} that were held out; the best step was "
-        f"chosen by them. {took}</p>"
+        f"chosen by them.{_CLOSING if result.get('closing') else ''} {took}</p>"
     )
 
 

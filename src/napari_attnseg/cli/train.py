@@ -140,7 +140,8 @@ def _judged(outcome: dict[str, Any]) -> str:
     if outcome["before"] and outcome["after"]:
         before, after = outcome["before"]["ap50"], outcome["after"]["ap50"]
         count = outcome["after"]["objects"]
-        return f" AP@.5 on {count} held-out objects: {before:.2f} before, {after:.2f} after."
+        closing = " Then it learnt from them, too." if outcome.get("closing") else ""
+        return f" AP@.5 on {count} held-out objects: {before:.2f} before, {after:.2f} after.{closing}"
     return f" How good it is was not measured: {outcome['reason'] or 'it was stopped before'}."
 
 

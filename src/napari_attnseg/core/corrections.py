@@ -43,6 +43,8 @@ class Changes:
         Ids in the prediction.
     accepted : tuple of int
         Ids in the corrected labels of objects that are as predicted and that the user called right.
+    replaced : tuple of int
+        Ids in the prediction of the objects that were reshaped.
     """
 
     added: tuple[int, ...] = ()
@@ -50,6 +52,7 @@ class Changes:
     reshaped: tuple[int, ...] = ()
     kept: tuple[int, ...] = ()
     accepted: tuple[int, ...] = ()
+    replaced: tuple[int, ...] = ()
 
     @property
     def corrected(self) -> tuple[int, ...]:
@@ -104,19 +107,21 @@ def compare_labels(
     old = old[old != 0]
     olds, news, iou = id_overlaps(before, after)
     partner: dict[int, float] = {}  # id in ``after`` to the IoU with its predicted object
-    taken: set[int] = set()
+    taken: dict[int, int] = {}  # id of that in ``before`` to the one in ``after``
     for n in np.lexsort((news, olds, -iou)):
         one, other = int(olds[n]), int(news[n])
         if iou[n] >= _SAME_OBJECT and one not in taken and other not in partner:
             partner[other] = float(iou[n])
-            taken.add(one)
+            taken[one] = other
     names = [int(i) for i in ids]
     kept = tuple(i for i in names if partner.get(i) == 1.0)
     reshaped = tuple(i for i in names if i in partner and partner[i] != 1.0)
     added = tuple(i for i in names if i not in partner)
     removed = tuple(int(i) for i in old if int(i) not in taken)
     accepted = tuple(i for i in kept if i in checked)
-    return Changes(added, removed, reshaped, tuple(i for i in kept if i not in checked), accepted)
+    replaced = tuple(sorted(one for one, other in taken.items() if partner[other] != 1.0))
+    kept = tuple(i for i in kept if i not in checked)
+    return Changes(added, removed, reshaped, kept, accepted, replaced)
 
 
 def known_mask(
@@ -161,9 +166,8 @@ def known_mask(
     known = mine | ((after == 0) & near(mine, margin))
     if before is not None:
         erased = (before != 0) & (after == 0)
-        gone = np.isin(before, changes.removed) if changes.removed else np.zeros(after.shape, dtype=bool)
-        was = [i for i in changes.reshaped if (before == i).any()]  # a napari edit keeps the object's id
-        known = known | (erased & (gone | np.isin(before, was) | near(mine, margin)))
+        gone = np.isin(before, (*changes.removed, *changes.replaced))
+        known = known | (erased & (gone | near(mine, margin)))
     return np.asarray(known, dtype=bool)
 
 

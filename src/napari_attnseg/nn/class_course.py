@@ -22,11 +22,11 @@ from napari_attnseg.core.size import estimate_diameter
 from napari_attnseg.errors import ModelError
 from napari_attnseg.nn.augment import Prepared, prepare
 from napari_attnseg.nn.classes import class_loss, grow, head_input, parent_loss, start_rows
-from napari_attnseg.nn.course import Course, Stopped, build_network
+from napari_attnseg.nn.course import Course, Stopped
 from napari_attnseg.nn.engine import TorchEngine, as_input
 from napari_attnseg.nn.judge import as_plane, read_field
 from napari_attnseg.nn.pool import Source
-from napari_attnseg.nn.tune import Tuner
+from napari_attnseg.nn.tune import Tuner, build_network
 from napari_attnseg.params import THRESHOLD
 from napari_attnseg.records import Sample
 
@@ -145,8 +145,10 @@ class ClassCourse(Course):
         """Return what takes the steps."""
         canonical = self.parent.card.diameter
         source = class_source(self.split.train, self.opinions, canonical, recipe.size, self.params.seed)
-        # new rows of the head go with the features that they were learnt on, at the rate tried for them
-        whole = replace(recipe, blend=1.0, lr=min(recipe.lr, 2e-3))
+        # new rows of the head go with the features that they were learnt on, at the rate tried for them;
+        # what is held out are some of very many pixels, so it is not missed; the parent teaches, because its
+        # opinion of objects is what shall stay
+        whole = replace(recipe, blend=1.0, lr=min(recipe.lr, 2e-3), closing=0.0, renew=0)
         tuner = ClassTuner(self.network.to(device), source, whole, device)
         tuner.old = len(self.known)
         return tuner

@@ -7,27 +7,27 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
 from napari_attnseg.core.corrections import Split, hold_out, known_objects
 from napari_attnseg.errors import CheckpointError, OutOfMemoryError, TrainingDataError
 from napari_attnseg.nn import device as devices
-from napari_attnseg.nn.checkpoint import load_weights, read_tensors, write_tensors
+from napari_attnseg.nn.checkpoint import read_tensors, write_tensors
 from napari_attnseg.nn.engine import TorchEngine
 from napari_attnseg.nn.judge import choose, doubt, judge, predict, rank, summary
-from napari_attnseg.nn.memory import is_out_of_memory
-from napari_attnseg.nn.model import build_model, to_channels_last
-from napari_attnseg.nn.pool import make_source
+from napari_attnseg.nn.limits import Limits, limits_of
+from napari_attnseg.nn.memory import is_out_of_memory, memory_mb
+from napari_attnseg.nn.model import build_model
+from napari_attnseg.nn.pool import Source, make_source
 from napari_attnseg.nn.train import same_run
-from napari_attnseg.nn.tune import FULL, QUICK, Recipe, Tuner
+from napari_attnseg.nn.tune import FULL, QUICK, Recipe, Rung, Tuner, build_network, rungs
 from napari_attnseg.records import TrainEvent, TrainStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
     from pathlib import Path
 
+    import numpy as np
     import numpy.typing as npt
+    import torch
 
     from napari_attnseg.params import TrainParams
     from napari_attnseg.records import Sample
@@ -37,43 +37,7 @@ if TYPE_CHECKING:
 
 TRIAL = 3  # steps after which the length of the run is estimated
 SAVE_EVERY = 10.0  # seconds between checkpoints
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """When a run ends.
-
-    Attributes
-    ----------
-    steps, seconds : int or None, float or None
-        What was asked for; with neither, ``most`` steps or ``longest`` seconds at most.
-    every, patience : int
-        Steps between validations, and validations without a better one after which it stops.
-    """
-
-    steps: int | None
-    seconds: float | None
-    most: int
-    longest: float
-    every: int
-    patience: int
-
-    def total(self, per_step: float) -> int:
-        """Return the number of steps that the run will take at ``per_step`` seconds a step."""
-        if self.steps is not None:
-            return self.steps
-        seconds = self.longest if self.seconds is None else self.seconds
-        steps = max(1, int(seconds / max(per_step, 1e-6)))
-        return steps if self.seconds is not None else min(self.most, steps)
-
-
-def limits_of(params: TrainParams, objects: int) -> Limits:
-    """Return when a run of these parameters ends; a quick one is given more time for more objects."""
-    seconds = None if params.minutes is None else 60 * params.minutes
-    if params.tier == "full":
-        return Limits(params.steps, seconds, most=3000, longest=1500.0, every=50, patience=8)
-    longest = float(np.clip(20 + 5 * objects, 30, 120))
-    return Limits(params.steps, seconds, most=300, longest=longest, every=20, patience=5)
+_KEPT = ("rung", "seconds", "before", "after", "best_step", "top", "stale", "turned", "closed")
 
 
 class Stopped(Exception):
@@ -83,6 +47,10 @@ class Stopped(Exception):
 @dataclass(slots=True)
 class Course:
     """A fine-tuning from its samples to the tuned weights.
+
+    Where something is held out and the recipe says so, the run has two parts: it learns from the rest and is
+    judged by what was held out, which tells how well and how long it learns; then it goes on from the best
+    step with everything, and the weights of its end are the result.
 
     Parameters
     ----------
@@ -97,6 +65,15 @@ class Course:
         Segmented again after every validation.
     started : float
         ``time.monotonic()`` from which ``minutes`` count.
+
+    Attributes
+    ----------
+    best_step : int
+        The judged step that did best, 0 before the first.
+    turned : int
+        The step after which what was held out teaches, too, 0 before.
+    closed : bool
+        That part went to its end, and its weights are the result.
     """
 
     samples: Sequence[Sample]
@@ -120,6 +97,8 @@ class Course:
     best_step: int = 0
     top: float = 0.0
     stale: int = 0
+    turned: int = 0
+    closed: bool = False
     cancelled: bool = False
     saved: float = 0.0
 
@@ -145,8 +124,12 @@ class Course:
 
     def make_tuner(self, recipe: Recipe, device: torch.device) -> Tuner:
         """Return what takes the steps."""
-        source = make_source(list(self.split.train), self.parent.card.diameter, recipe.size, self.params.seed)
+        source = self.make_source(self.split.train, recipe.size)
         return Tuner(self.network.to(device), source, recipe, device)
+
+    def make_source(self, samples: Sequence[Sample], size: int) -> Source:
+        """Return where crops of the side ``size`` come from."""
+        return make_source(list(samples), self.parent.card.diameter, size, self.params.seed)
 
     def start_network(self) -> Any:
         """Return the network that is tuned, as it is before the first step."""
@@ -194,7 +177,8 @@ class Course:
                 break
             step = self.tuner.step
             per_step = (self.seconds - start) / (step - first)
-            total = max(self.limits.total(per_step), step)
+            known = self.turned and self.limits.free
+            total = max(self._last() if known else self.limits.total(per_step), step)
             yield TrainStep(step, total, loss, self.tuner.rate, None, self.seconds, parts)
             if step - first == min(TRIAL, total - first):
                 left = per_step * (total - step)
@@ -204,10 +188,16 @@ class Course:
                 )
             if self._asked():
                 break
-            if step % self.limits.every == 0 or self._over():
+            turns = self._turns()
+            if step % self.limits.every == 0 or turns or self._over():
                 yield from self._validate()
+            if (turns or self._turns()) and not self._over() and not self.cancelled:
+                yield TrainEvent("phase", {"note": "Learning from what was held out, too"})
+                self._turn()
             if time.monotonic() - self.saved > SAVE_EVERY:
                 self._save()
+        if self.turned and not self.cancelled:
+            self.closed = self._holds()
 
     def _step(self) -> Generator[TrainEvent, None, tuple[float, dict[str, float]]]:
         """Take one step, with less memory where it runs out."""
@@ -228,7 +218,7 @@ class Course:
             yield TrainEvent("note", {"text": self._step_down()})
 
     def _validate(self) -> Said:
-        if self.held:
+        if self.held and not self.turned:
             result = self._judged(self.tuner.state_dict())
             if result is None:
                 return
@@ -256,21 +246,56 @@ class Course:
 
     def _share(self) -> float:
         """Return how much of the run is over, 0..1; with ``steps`` it depends on nothing else."""
-        step, limits = self.tuner.step, self.limits
-        if limits.steps is not None:
-            return step / limits.steps
-        if limits.seconds is not None:
-            return (time.monotonic() - self.started) / limits.seconds
-        return max(step / limits.most, self.seconds / limits.longest)
+        limits, step = self.limits, self.tuner.step
+        if self.turned and limits.free:
+            return 1 - self._closing() * (self._last() - step) / (self._last() - self.turned)
+        return limits.share(step, self.seconds, time.monotonic() - self.started)
 
     def _over(self) -> bool:
-        step = self.tuner.step
-        if self.limits.steps is not None:
-            return step >= self.limits.steps
-        if self.limits.seconds is not None:
-            return step > 0 and time.monotonic() - self.started >= self.limits.seconds
-        tired = bool(self.held) and self.stale >= self.limits.patience
-        return tired or step >= self.limits.most or self.seconds >= self.limits.longest
+        step, limits = self.tuner.step, self.limits
+        if step == 0:
+            return False
+        if limits.share(step, self.seconds, time.monotonic() - self.started) >= 1:
+            return True
+        if not limits.free:
+            return False
+        return step >= self._last() if self.turned else self._tired() and not self._closing()
+
+    # -- the second part of a run -----------------------------------------------------------------------
+
+    def _closing(self) -> float:
+        """Return the share of the run, 0..1, in which what was held out teaches, too."""
+        return self.tuner.recipe.closing if self.held else 0.0
+
+    def _tired(self) -> bool:
+        return bool(self.held) and self.stale >= self.limits.patience
+
+    def _turns(self) -> bool:
+        """Tell whether the second part is to begin."""
+        if self.turned or not self._closing():
+            return False
+        tired = self.limits.free and self._tired()
+        return tired or self._share() >= 1 - self._closing()
+
+    def _turn(self) -> None:
+        """Begin the second part at the best step."""
+        self.turned = self.tuner.step
+        if self.best_step < self.turned:
+            self.tuner.go_back(read_tensors(self.folder / "best.safetensors")[0])
+        self.tuner.turn(self.make_source(self.samples, self.tuner.recipe.size), self.turned)
+
+    def _last(self) -> int:
+        """Return the last step of the second part: it is as long as the first was until its best step."""
+        closing = self._closing()
+        return self.turned + max(self.limits.every, round(self.best_step * closing / (1 - closing)))
+
+    def _holds(self) -> bool:
+        """Tell whether the end of the second part does as well as its beginning on what was held out.
+
+        It has learnt from that by then, so only a failure can make it worse.
+        """
+        result = self._judged(self.tuner.state_dict())
+        return result is not None and rank(result) >= self.top - doubt(result)
 
     def _asked(self) -> bool:
         self.cancelled = self.cancelled or self.stop()
@@ -282,29 +307,22 @@ class Course:
         self.network = self.start_network().to(self.device)
         self.tuner = self._tuner()
 
-    def _recipes(self) -> list[tuple[Recipe, torch.device, str]]:
+    def _recipes(self) -> list[Rung]:
         first = replace(FULL if self.params.tier == "full" else QUICK, seed=self.params.seed)
-        name = "This computer" if self.device.type == "cpu" else "The GPU"
-        small = replace(first, batch=2, pool=16, scenes=4)
-        tiny = replace(small, size=first.size // 2)
-        rungs = [
-            (first, self.device, ""),
-            (small, self.device, f"{name} ran out of memory: fewer crops are learnt from at a time."),
-            (tiny, self.device, f"{name} ran out of memory: crops were made smaller."),
-        ]
-        if self.device.type != "cpu":
-            rungs.append((first, torch.device("cpu"), f"{name} ran out of memory: the processor took over."))
-        return rungs
+        return rungs(first, self.device)
 
     def _tuner(self) -> Tuner:
         recipe, device, _ = self._recipes()[self.rung]
-        return self.make_tuner(recipe, device)
+        tuner = self.make_tuner(recipe, device)
+        if self.turned:
+            tuner.turn(self.make_source(self.samples, recipe.size), self.turned)
+        return tuner
 
     def _step_down(self) -> str:
         """Take the next rung of the ladder, keep what was learnt, and return what was given up."""
         self.rung += 1
-        rungs = self._recipes()
-        if self.rung >= len(rungs):
+        steps = self._recipes()
+        if self.rung >= len(steps):
             raise OutOfMemoryError(
                 "There is not enough memory to train.", "Close other programs, or correct in a smaller image."
             )
@@ -312,7 +330,7 @@ class Course:
         step = self.tuner.step
         self.tuner = self._tuner()
         self.tuner.load(tensors, step)
-        return rungs[self.rung][2]
+        return steps[self.rung][2]
 
     def parent_state(self) -> dict[str, torch.Tensor]:
         """Return the parent's weights and statistics."""
@@ -324,15 +342,17 @@ class Course:
         return TorchEngine(self.parent.card, model, self.device)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Return the tuned weights: the best on what was held out, else the last average."""
+        """Return the tuned weights: those at the end of the second part, else the best, else the last."""
         best = self.folder / "best.safetensors"
-        if self.held and self.best_step and best.exists():
+        if self.held and self.best_step and not self.closed and best.exists():
             self.tuner.average = read_tensors(best)[0]
         return {k: v.cpu() for k, v in self.tuner.state_dict().items()}
 
     @property
     def taken(self) -> int:
-        """The number of steps so far."""
+        """The number of steps behind the result."""
+        if self.best_step and not self.closed:
+            return self.best_step
         return self.tuner.step if hasattr(self, "tuner") else 0
 
     def improved(self) -> bool:
@@ -349,13 +369,12 @@ class Course:
             "seed": self.params.seed,
             "parent": self.parent.card.sha256,
             "tier": self.params.tier,
-            "blend": self.tuner.recipe.blend,
+            **{name: getattr(self.tuner.recipe, name) for name in ("blend", "closing", "renew")},
             "images": len(self.samples),
         }
 
     def _save(self, done: bool = False) -> None:
-        kept = ("rung", "seconds", "before", "after", "best_step", "top", "stale")
-        meta = {name: getattr(self, name) for name in kept}
+        meta = {name: getattr(self, name) for name in _KEPT}
         meta |= {"step": self.tuner.step, "done": done, "identity": self.identity()}
         write_tensors(self.folder / "last.safetensors", self.tuner.tensors(), meta)
         self.saved = time.monotonic()
@@ -368,9 +387,9 @@ class Course:
         tensors, meta = read_tensors(path)
         same_run(meta.get("identity"), self.identity())
         try:
-            for name in ("rung", "seconds", "before", "after", "best_step", "top", "stale"):
+            for name in _KEPT:
                 setattr(self, name, meta[name])
-            if self.rung:
+            if self.rung or self.turned:
                 self.tuner = self._tuner()
             self.tuner.load(tensors, int(meta["step"]))
             return bool(meta["done"])
@@ -378,21 +397,3 @@ class Course:
             raise CheckpointError(
                 f"'{path.name}' is not a checkpoint of this run.", "Start a new run under another name."
             ) from err
-
-
-def build_network(parent: StoredModel) -> Any:
-    """Return the network of a stored model with its weights, frozen and in evaluation mode."""
-    model = build_model(**parent.card.architecture)
-    load_weights(model, read_tensors(parent.weights, parent.card.sha256)[0])
-    return to_channels_last(model).eval().requires_grad_(False)
-
-
-def memory_mb() -> int:
-    """Return the largest memory of this process so far, MiB; 0 where the system does not say."""
-    try:
-        import resource
-        import sys
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / 2**20 if sys.platform == "darwin" else peak / 2**10)

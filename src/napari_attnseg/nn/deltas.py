@@ -38,6 +38,13 @@ class Deltas(nn.Module):
         """Return the tuned weights by name, differentiable."""
         return {name: value + self.added[name.replace(".", "/")] for name, value in self.base.items()}
 
+    def merged_with(self, state: dict[str, Tensor], share: float = 1.0) -> dict[str, Tensor]:
+        """Return the weights by name with a ``share`` of other differences, named as in the state, added."""
+        return {
+            name: value + share * state[f"added.{name.replace('.', '/')}"]
+            for name, value in self.base.items()
+        }
+
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:
     """Return copies of the weights (not the statistics) of a model by name."""

@@ -97,7 +97,8 @@ def _tuned(course: Course, target: Path, run_id: str) -> Generator[TrainStep | T
         "before": course.before,
         "after": course.after,
         "reason": course.split.reason,
-        "steps": course.best_step or course.taken,
+        "steps": course.taken,
+        "closing": course.taken - course.turned if course.closed else 0,
         "seconds": round(course.seconds, 1),
         "cancelled": course.cancelled,
         "stored": improved or not course.cancelled,
@@ -124,7 +125,8 @@ def _tuned_card(course: Course, result: dict[str, Any], run_id: str) -> ModelCar
             "held_out": {
                 "before": result["before"], "after": result["after"],
                 "note": f"{'areas' if told else 'objects'} that were not learnt from; "
-                "the best step was chosen by them",
+                "the best step was chosen by them"
+                + ("; after these scores it learnt from them, too" if result["closing"] else ""),
             }
         }  # fmt: skip
     return ModelCard(

@@ -116,3 +116,14 @@ def _halves(n: int) -> list[tuple[slice, slice]]:
         (slice(0, middle), slice(0, min(n, middle + HALO))),
         (slice(middle, n), slice(max(0, middle - HALO), n)),
     ]
+
+
+def memory_mb() -> int:
+    """Return the largest memory of this process so far, MiB; 0 where the system does not say."""
+    try:
+        import resource
+        import sys
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / 2**20 if sys.platform == "darwin" else peak / 2**10)

@@ -1,4 +1,4 @@
-"""A rolling pool of crops with what the parent says of them: more images do not make a step longer.
+"""A rolling pool of crops with what a teacher says of them: more images do not make a step longer.
 
 Crop number ``c`` depends on (seed, c) only and lies at place ``c mod size``; so the pool at any step can
 be made again, which is how a resumed run goes on as if nothing had happened.
@@ -29,18 +29,19 @@ if TYPE_CHECKING:
     from napari_attnseg.nn.augment import Prepared
 
     Drawn = tuple[Batch, tuple[float, float]]
+    Teach = Callable[[int, Tensor], Outputs]
 
 
 @dataclass(slots=True)
 class Group:
-    """A few crops: their truth, what the network reads of them, and the parent's outputs.
+    """A few crops: their truth, what the network reads of them, and the teacher's outputs.
 
     Attributes
     ----------
     batch : Batch
     teacher : Outputs
     trust : Tensor, (B, 2)
-        How far the parent is believed where it says background and where it says foreground, 0..1.
+        How far the teacher is believed where it says background and where it says foreground, 0..1.
     """
 
     batch: Batch
@@ -172,8 +173,8 @@ class Pool:
     ----------
     draw : callable
         ``draw(number)`` returns a crop, (1, c, S, S).
-    model : module
-        The parent, frozen, in evaluation mode.
+    teach : callable
+        ``teach(group, images)`` returns what the teacher of the group of that number says; (each, 3, S, S).
     size, each : int
         ``size`` is a multiple of ``each``.
     """
@@ -181,13 +182,13 @@ class Pool:
     def __init__(
         self,
         draw: Callable[[int], Drawn],
-        model: Any,
+        teach: Teach,
         device: torch.device,
         *,
         size: int,
         each: int,
     ) -> None:
-        self.draw, self.model, self.device, self.each = draw, model, device, each
+        self.draw, self.teach, self.device, self.each = draw, teach, device, each
         self.groups: list[Group | None] = [None] * (size // each)
         self.made = 0  # groups made so far
 
@@ -219,7 +220,7 @@ class Pool:
         batch = Batch(*(torch.cat([getattr(p, n) for p in parts]) for n in Batch.__slots__))
         x = batch.image.to(self.device).contiguous(memory_format=torch.channels_last)
         with torch.no_grad(), devices.autocast(self.device, training=True):
-            teacher = self.model(x)
+            teacher = self.teach(self.made, x)
         small = Outputs(*(half(getattr(teacher, n)) for n in Outputs.__slots__))
         return Group(batch, small, torch.tensor([trust for _, trust in drawn]))
 

@@ -1,10 +1,10 @@
-"""One step of fine-tuning after the other: known pixels, the parent's opinion, generated scenes."""
+"""One step of fine-tuning after the other: known pixels, a teacher's opinion, generated scenes."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -13,8 +13,10 @@ from torch import Tensor
 from napari_attnseg.errors import NumericalError
 from napari_attnseg.nn import device as devices
 from napari_attnseg.nn.adam import AdamW
+from napari_attnseg.nn.checkpoint import load_weights, read_tensors
 from napari_attnseg.nn.deltas import Deltas, trainable
 from napari_attnseg.nn.losses import distillation_loss, masked_loss
+from napari_attnseg.nn.model import build_model, to_channels_last
 from napari_attnseg.nn.pool import Pool, Source
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from napari_attnseg.nn.model import Outputs
     from napari_attnseg.nn.pool import Group
+    from napari_attnseg.store.models import StoredModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +40,19 @@ class Recipe:
     decay : float
         Pull to the parent.
     parent, old : float
-        Weights of the parent's opinion on unknown pixels of the samples, and on generated scenes.
+        Weights of the teacher's opinion on unknown pixels of the samples, and of the parent's on generated
+        scenes.
     sure : float
-        How far from 0.5 a foreground probability of the parent must be to count.
+        How far from 0.5 a foreground probability of the teacher must be to count.
+    renew : int
+        Steps after which the average learnt so far becomes the teacher of the samples' new crops (Tarvainen
+        and Valpola 2017, arXiv 1703.01780); until then, and always with 0, it is the parent.
     blend : float
         How far the tuned weights lie on the way from the parent's to the learned ones, 0..1: on a part of the
         way a network keeps more of what it could and often does better on new images, too (Wortsman et al.
         2022, arXiv 2109.01903).
+    closing : float
+        Last share of the run, 0..1, in which what was held out for judging teaches, too.
     """
 
     batch: int = 6
@@ -57,14 +66,40 @@ class Recipe:
     parent: float = 0.7
     old: float = 2.0
     sure: float = 0.3
-    blend: float = 0.7
+    renew: int = 24
+    blend: float = 0.85
+    closing: float = 0.5
     pool: int = 48
     scenes: int = 24
     seed: int = 0
 
 
+Rung = tuple[Recipe, torch.device, str]  # a way to learn, where, and what is said when it is taken
+
 QUICK = Recipe()
-FULL = Recipe(size=192, lr=1e-3, blend=1.0)
+FULL = Recipe(size=192, lr=1e-3, blend=1.0, closing=0.0)
+
+
+def rungs(first: Recipe, device: torch.device) -> list[Rung]:
+    """Return the ways to learn, the first one first, each with less memory on the device than that before."""
+    name = "This computer" if device.type == "cpu" else "The GPU"
+    small = replace(first, batch=2, pool=16, scenes=4)
+    tiny = replace(small, size=first.size // 2)
+    ways = [
+        (first, device, ""),
+        (small, device, f"{name} ran out of memory: fewer crops are learnt from at a time."),
+        (tiny, device, f"{name} ran out of memory: crops were made smaller."),
+    ]
+    if device.type != "cpu":
+        ways.append((first, torch.device("cpu"), f"{name} ran out of memory: the processor took over."))
+    return ways
+
+
+def build_network(parent: StoredModel) -> Any:
+    """Return the network of a stored model with its weights, frozen and in evaluation mode."""
+    model = build_model(**parent.card.architecture)
+    load_weights(model, read_tensors(parent.weights, parent.card.sha256)[0])
+    return to_channels_last(model).eval().requires_grad_(False)
 
 
 class Tuner:
@@ -84,8 +119,9 @@ class Tuner:
         self.optim = AdamW(dict(self.deltas.named_parameters()), recipe.decay)
         self.average = {k: v.detach().clone() for k, v in self.deltas.state_dict().items()}
         self.step, self.rate = 0, 0.0
-        self.user = Pool(source.draw, parent, device, size=recipe.pool, each=2)
-        self.scenes = Pool(source.replay, parent, device, size=recipe.scenes, each=2)
+        self.teachers: list[tuple[int, dict[str, Tensor]]] = []  # of crops in the pool, (step, differences)
+        self.user = Pool(source.draw, self._teach, device, size=recipe.pool, each=2)
+        self.scenes = Pool(source.replay, lambda _group, x: parent(x), device, size=recipe.scenes, each=2)
         self.filled = False
 
     def prepare(self) -> Iterator[None]:
@@ -110,6 +146,7 @@ class Tuner:
         """
         for _ in self.prepare():
             pass
+        self._renew()
         recipe = self.recipe
         rng = np.random.default_rng([recipe.seed, 3, self.step])
         picks = rng.choice(recipe.pool // 2, recipe.batch // 2, replace=False)
@@ -161,6 +198,34 @@ class Tuner:
         for name, value in self.deltas.state_dict().items():
             self.average[name].lerp_(value.detach(), 1 - keep)
 
+    def _renew(self) -> None:
+        """Make the average the teacher, every so many steps."""
+        every, newest = self.recipe.renew, self.teachers[-1][0] if self.teachers else 0
+        if every and self.step > newest and self.step % every == 0:
+            self.teachers.append((self.step, {k: v.clone() for k, v in self.average.items()}))
+            oldest = self.step - len(self.user.groups)  # the step that the oldest group in the pool is of
+            while len(self.teachers) > 1 and self.teachers[1][0] <= oldest:
+                self.teachers.pop(0)
+
+    def _teach(self, group: int, x: Tensor) -> Outputs:
+        """Return what the teacher says that was the newest when a group was drawn."""
+        drawn = group - len(self.user.groups)  # by the step of that number; the first fill before all
+        for step, state in reversed(self.teachers):
+            if step <= drawn:
+                out: Outputs = torch.func.functional_call(self.parent, self.deltas.merged_with(state), (x,))
+                return out
+        return cast("Outputs", self.parent(x))
+
+    def turn(self, source: Source, step: int) -> None:
+        """Draw the user's crops from another source after ``step`` steps: those in the pool run out."""
+        before, first = self.source, (len(self.user.groups) + step) * self.user.each
+        self.user.draw = lambda number: (source if number >= first else before).draw(number)
+
+    def go_back(self, average: dict[str, Tensor]) -> None:
+        """Go on from an earlier average of the differences; the optimiser keeps its moments."""
+        self.average = {k: average[k].to(self.device).clone() for k in self.average}
+        self.deltas.load_state_dict(self.average)
+
     def _forward(self, group: Group) -> Outputs:
         x = group.batch.image.contiguous(memory_format=torch.channels_last)
         with devices.autocast(self.device, training=True):
@@ -172,6 +237,8 @@ class Tuner:
         out = {f"delta.{k}": v for k, v in self.deltas.state_dict().items()}
         out |= {f"average.{k}": v for k, v in self.average.items()}
         out |= {f"optim.{k}": v for k, v in self.optim.tensors().items()}
+        for step, state in self.teachers:
+            out |= {f"teacher.{step}.{k}": v for k, v in state.items()}
         return out
 
     def load(self, tensors: dict[str, Tensor], step: int) -> None:
@@ -181,13 +248,13 @@ class Tuner:
         self.average = {k: tensors[f"average.{k}"].to(self.device).clone() for k in own}
         moments = {k.removeprefix("optim."): v for k, v in tensors.items() if k.startswith("optim.")}
         self.optim.load(moments, step)
+        found = sorted({int(k.split(".")[1]) for k in tensors if k.startswith("teacher.")})
+        self.teachers = [
+            (at, {k: tensors[f"teacher.{at}.{k}"].to(self.device).clone() for k in own}) for at in found
+        ]
         self.step, self.filled = step, False
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the parent's state with the average differences, as far as they are blended in, added."""
-        now = {k: v.detach().clone() for k, v in self.deltas.state_dict().items()}
-        self.deltas.load_state_dict({k: self.recipe.blend * v for k, v in self.average.items()})
-        with torch.no_grad():
-            merged = {k: v.detach().clone() for k, v in self.deltas.merged().items()}
-        self.deltas.load_state_dict(now)
+        merged = self.deltas.merged_with(self.average, self.recipe.blend)
         return {**{k: v.detach().clone() for k, v in self.parent.state_dict().items()}, **merged}
