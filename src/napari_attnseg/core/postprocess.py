@@ -356,7 +356,7 @@ def read_out(
     labels, certainty = READOUTS.get(name)(maps, params)
     labels = tidy(labels, params)
     count = int(labels.max(initial=0))
-    inside = np.flatnonzero(labels)
+    inside = np.flatnonzero(labels != 0)
     owner = labels.ravel()[inside]
     size = np.bincount(owner, minlength=count + 1)[1:]
     summed = np.bincount(owner, certainty.ravel()[inside], minlength=count + 1)[1:]

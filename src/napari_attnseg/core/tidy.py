@@ -19,14 +19,15 @@ def tidy(labels: Labels, params: ReadoutParams) -> Labels:
     labels = largest_pieces(labels)
     if params.fill_holes:
         labels = fill_holes(labels)
-    count = int(labels.max(initial=0))
-    keep = np.bincount(labels.ravel(), minlength=count + 1) >= max(params.min_size, 1)
+    inside = np.flatnonzero(labels != 0)  # the rest of the image is not looked at again
+    owner = labels.ravel()[inside]
+    keep = np.bincount(owner, minlength=int(labels.max(initial=0)) + 1) >= max(params.min_size, 1)
     if params.drop_edge:
         for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
             keep[edge] = False
     keep[0] = False
-    table = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
-    out: Labels = table[labels]
+    out = np.zeros(labels.shape, dtype=np.int32)
+    out.ravel()[inside] = np.where(keep, np.cumsum(keep), 0)[owner]
     return out
 
 
@@ -34,7 +35,7 @@ def largest_pieces(labels: Labels) -> Labels:
     """Set all but the largest 4-connected piece of every label to 0."""
     from skimage.measure import label
 
-    inside = np.flatnonzero(labels)
+    inside = np.flatnonzero(labels != 0)
     value = labels.ravel()[inside]
     piece = label(labels, connectivity=1).ravel()[inside]
     size = np.bincount(piece, minlength=1)
