@@ -83,6 +83,25 @@ def test_what_a_redrawn_object_gave_up_is_background_whatever_its_number(number)
     assert not known[2:10, 20:28].any()
 
 
+def test_what_a_held_out_object_gave_up_does_not_teach():
+    """Nine predicted squares of 12 columns, redrawn 4 columns wide: the other 8 go with their object."""
+    boxes = [(2 + 14 * y, 2 + 16 * x, 10, 12) for y in range(3) for x in range(3)]
+    before = squares(*boxes, shape=(44, 50))
+    after = before.copy()
+    for n, (y, x, h, w) in enumerate(boxes, start=1):
+        after[y : y + h, x + 4 : x + w] = 0
+        after[y : y + h, x : x + 4] = 20 + n
+    sample = make_sample(np.zeros((1, 44, 50), np.float32), before, after, name="a")
+    split = hold_out([sample], seed=0)
+    (held,), (train,) = split.held, split.train
+    assert len(held.objects) == 2
+    for n in range(1, 10):
+        gave_up = (sample.before == n) & (sample.labels == 0)
+        mine = 20 + n in held.objects
+        assert held.known[gave_up].all() == mine
+        assert train.known[gave_up].any() != mine
+
+
 def test_known_are_the_corrected_object_its_ring_and_what_was_erased():
     after = BEFORE.copy()
     after[BEFORE == 2] = 0

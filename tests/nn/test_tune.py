@@ -506,6 +506,23 @@ def fields() -> list[Sample]:
     return [corrected(n, str(n)) for n in range(4)]
 
 
+def steps_of(events) -> list[int]:
+    return [e.step for e in events if isinstance(e, TrainStep)]
+
+
+def best_of(monkeypatch) -> dict[str, torch.Tensor]:
+    """Return a dictionary that gets the weights at which the second part begins."""
+    found: dict[str, torch.Tensor] = {}
+    real = Course._turn
+
+    def turn(self):
+        real(self)
+        found.update(self.tuner.state_dict())
+
+    monkeypatch.setattr(Course, "_turn", turn)
+    return found
+
+
 def result_of(events):
     return next(e.data for e in events if isinstance(e, TrainEvent) and e.kind == "result")
 
@@ -519,8 +536,8 @@ def test_the_second_part_is_as_long_as_the_best_took_and_learns_from_all(monkeyp
     # the pool of two pairs is refilled by one pair after each step: from pair 6 on all four fields teach
     assert dict(crops) == {number: 3 if number < 12 else 4 for number in range(16)}
     result = result_of(events)
-    assert (result["steps"], result["closing"], result["after"]["ap50"]) == (6, 2, 0.9)
-    assert models.find("new").card.training["steps"] == 6
+    assert (result["steps"], result["closing"], result["after"]["ap50"]) == (4, 2, 0.9)  # to the best and on
+    assert models.find("new").card.training["steps"] == 4
 
 
 def test_it_goes_on_from_the_best_step(monkeypatch):
@@ -533,6 +550,7 @@ def test_it_goes_on_from_the_best_step(monkeypatch):
         states["best"] = read_tensors(self.folder / "best.safetensors")[0]
         states["now"] = {k: v.clone() for k, v in self.tuner.deltas.state_dict().items()}
         states["average"] = {k: v.clone() for k, v in self.tuner.average.items()}
+        states["teacher"] = self.tuner.teachers[-1][1]
 
     monkeypatch.setattr(Course, "_turn", turn)
     run(samples=fields(), steps=None)
@@ -540,32 +558,33 @@ def test_it_goes_on_from_the_best_step(monkeypatch):
     for name, value in states["best"].items():
         assert torch.equal(value, states["now"][name])
         assert torch.equal(value, states["average"][name])
+        assert torch.equal(value, states["teacher"][name])
     assert any(v.any() for v in states["best"].values())
 
 
 def test_a_second_part_that_does_worse_is_not_kept(monkeypatch):
     told(monkeypatch, 0.6, 0.9, 0.7, 0.7, 0.4, patience=2)
+    best = best_of(monkeypatch)
     events = run(samples=fields(), steps=None)
     result = result_of(events)
     assert (result["steps"], result["closing"], result["after"]["ap50"]) == (2, 0, 0.9)
+    for name, value in weights("new").items():
+        assert torch.equal(value, best[name]), name
 
 
 def test_a_run_cancelled_in_its_second_part_keeps_the_best_judged_step(monkeypatch, home):
     told(monkeypatch, 0.6, 0.9, 0.7, 0.7, 0.95, patience=2)
-    kept, stopped = {}, []
-    turn = Course._turn
-
-    def turned(self):
-        turn(self)
-        kept["best"] = self.tuner.state_dict()
-        stopped.append(1)
-
-    monkeypatch.setattr(Course, "_turn", turned)
-    job = train_and_store(fields(), params(steps=None), models.find("tiny"), stop=lambda: bool(stopped))
-    result = result_of(list(job))
+    best, events = best_of(monkeypatch), []
+    job = train_and_store(
+        fields(), params(steps=None), models.find("tiny"), stop=lambda: len(steps_of(events)) > 4
+    )
+    for event in job:
+        events.append(event)
+    result = result_of(events)
+    assert steps_of(events) == [1, 2, 3, 4, 5]  # the fifth is of the second part
     assert (result["cancelled"], result["stored"], result["steps"], result["closing"]) == (True, True, 2, 0)
     for name, value in weights("new").items():
-        assert torch.equal(value, kept["best"][name]), name
+        assert torch.equal(value, best[name]), name
 
 
 def test_the_first_part_ends_at_half_of_the_time(monkeypatch):
@@ -573,24 +592,95 @@ def test_the_first_part_ends_at_half_of_the_time(monkeypatch):
     events = run(samples=fields(), steps=None)
     result = result_of(events)
     assert (result["steps"], result["closing"]) == (12, 6)
+    assert steps_of(events) == list(range(1, 13))
     rates = [e.lr for e in events if isinstance(e, TrainStep)]
     assert rates[9] > rates[10] > rates[11]  # it falls after the warm-up
 
 
-@pytest.mark.parametrize("cut", [2, 5])
-def test_the_same_weights_across_a_resume_of_either_part(monkeypatch, home, cut):
-    values = {"steps": 6, "seed": 3}
-    run(samples=fields(), name="whole", **values)
-    assert result_of(run(samples=fields(), name="again", **values))["closing"] == 3
-    job = train_and_store(fields(), params("cut", **values), models.find("tiny"))
+def by_step(monkeypatch) -> None:
+    """Validate after every step; the score is that of the step, .9 at the second, and less afterwards."""
+    limits = courses.Limits(None, None, most=40, longest=1e9, every=1, patience=2)
+    monkeypatch.setattr(courses, "limits_of", lambda params, objects: limits)
+
+    def judged(self, state, tuned=True):
+        score = {1: 0.6, 2: 0.9, 3: 0.7, 4: 0.7}.get(self.tuner.step, 0.95) if tuned else 0.5
+        return {"ap50": score, "pq": score, "dice": score, "objects": 50}
+
+    monkeypatch.setattr(Course, "_judged", judged)
+
+
+def cut_at(name: str, cut, **values) -> list:
+    """Leave a run at the first event for which ``cut`` says so, and resume it; return what the rest says."""
+    job = train_and_store(fields(), params(name, **values), models.find("tiny"))
     for event in job:
-        if isinstance(event, TrainStep) and event.step == cut:
+        if cut(event):
             job.close()
             break
-    rest = list(train_and_store(fields(), params("cut", resume=True, **values), models.find("tiny")))
-    assert [e.step for e in rest if isinstance(e, TrainStep)] == list(range(cut + 1, 7))
-    for name, value in weights("whole").items():
-        assert torch.equal(value, weights("cut")[name]), name
+    return list(train_and_store(fields(), params(name, resume=True, **values), models.find("tiny")))
+
+
+def same_weights(name: str, other: str) -> None:
+    for key, value in weights(name).items():
+        assert torch.equal(value, weights(other)[key]), key
+
+
+@pytest.mark.parametrize("cut", range(1, 8))
+def test_the_same_weights_wherever_a_run_of_two_parts_is_cut(monkeypatch, cut):
+    """The second part begins after step 4: a run that is left there must not begin it later."""
+    monkeypatch.setattr(courses, "QUICK", replace(courses.QUICK, batch=4))
+    values = {"steps": 8, "seed": 3}
+    assert result_of(run(samples=fields(), name="whole", **values))["closing"] == 4
+    rest = cut_at("cut", lambda e: isinstance(e, TrainStep) and e.step == cut, **values)
+    assert steps_of(rest) == list(range(cut + 1, 9))
+    assert result_of(rest)["closing"] == 4
+    same_weights("whole", "cut")
+
+
+@pytest.mark.parametrize("kind", ["val", "phase"])
+def test_a_run_cut_between_judging_and_turning_goes_on_as_if_it_had_not_been(monkeypatch, kind):
+    values = {"steps": 8, "seed": 3}
+    run(samples=fields(), name="whole", **values)
+
+    def cut(event) -> bool:
+        note = event.data.get("note", "") if isinstance(event, TrainEvent) else ""
+        return isinstance(event, TrainEvent) and event.kind == kind and (kind == "val" or "held out" in note)
+
+    assert result_of(cut_at("cut", cut, **values))["closing"] == 4
+    same_weights("whole", "cut")
+
+
+@pytest.mark.parametrize("cut", [4, 5])
+def test_a_run_that_went_back_can_be_resumed(monkeypatch, cut):
+    """Tired at step 4, back to the best at 2, two steps more."""
+    by_step(monkeypatch)
+    whole = run(samples=fields(), name="whole", steps=None)
+    assert (steps_of(whole), result_of(whole)["closing"]) == ([1, 2, 3, 4, 5, 6], 2)
+    rest = cut_at("cut", lambda e: isinstance(e, TrainStep) and e.step == cut, steps=None)
+    assert steps_of(rest) == list(range(cut + 1, 7))
+    same_weights("whole", "cut")
+
+
+def test_less_memory_in_the_second_part(monkeypatch):
+    real, asked = Tuner.advance, []
+
+    def advance(self, share):
+        asked.append(self.step)
+        if len(asked) == 6:
+            raise MemoryError
+        return real(self, share)
+
+    monkeypatch.setattr(Tuner, "advance", advance)
+    crops = drawn(monkeypatch)
+    events = run(samples=fields(), steps=8)
+    assert steps_of(events) == list(range(1, 9))
+    assert result_of(events)["closing"] == 4
+    assert crops[-1][1] == 4
+
+
+def test_differences_from_a_file_go_to_where_the_weights_are():
+    """The best step is read to the processor; "meta" stands for a GPU."""
+    deltas = Deltas({"a": torch.zeros(2, device="meta")})
+    assert deltas.merged_with({"added.a": torch.ones(2)})["a"].device.type == "meta"
 
 
 def test_without_held_out_objects_there_is_one_part(monkeypatch):

@@ -105,23 +105,32 @@ def compare_labels(
         )
     old = np.unique(before)
     old = old[old != 0]
+    partner = _partners(before, after)
+    names = [int(i) for i in ids]
+    kept = tuple(i for i in names if i in partner and partner[i][1] == 1.0)
+    reshaped = tuple(i for i in names if i in partner and partner[i][1] != 1.0)
+    added = tuple(i for i in names if i not in partner)
+    taken = {one for one, _ in partner.values()}
+    removed = tuple(int(i) for i in old if int(i) not in taken)
+    accepted = tuple(i for i in kept if i in checked)
+    replaced = tuple(sorted(partner[i][0] for i in reshaped))
+    kept = tuple(i for i in kept if i not in checked)
+    return Changes(added, removed, reshaped, kept, accepted, replaced)
+
+
+def _partners(
+    before: npt.NDArray[np.integer], after: npt.NDArray[np.integer]
+) -> dict[int, tuple[int, float]]:
+    """Return of each object in ``after`` that was a predicted one: which, and their IoU."""
     olds, news, iou = id_overlaps(before, after)
-    partner: dict[int, float] = {}  # id in ``after`` to the IoU with its predicted object
-    taken: dict[int, int] = {}  # id of that in ``before`` to the one in ``after``
+    partner: dict[int, tuple[int, float]] = {}
+    taken: set[int] = set()
     for n in np.lexsort((news, olds, -iou)):
         one, other = int(olds[n]), int(news[n])
         if iou[n] >= _SAME_OBJECT and one not in taken and other not in partner:
-            partner[other] = float(iou[n])
-            taken[one] = other
-    names = [int(i) for i in ids]
-    kept = tuple(i for i in names if partner.get(i) == 1.0)
-    reshaped = tuple(i for i in names if i in partner and partner[i] != 1.0)
-    added = tuple(i for i in names if i not in partner)
-    removed = tuple(int(i) for i in old if int(i) not in taken)
-    accepted = tuple(i for i in kept if i in checked)
-    replaced = tuple(sorted(one for one, other in taken.items() if partner[other] != 1.0))
-    kept = tuple(i for i in kept if i not in checked)
-    return Changes(added, removed, reshaped, kept, accepted, replaced)
+            partner[other] = (one, float(iou[n]))
+            taken.add(one)
+    return partner
 
 
 def known_mask(
@@ -256,7 +265,7 @@ class Split:
 
 
 def hold_out(samples: Sequence[Sample], seed: int = 0, *, margin: int = MARGIN) -> Split:
-    """Hold out about a quarter of the known objects, so that no pixel of them teaches.
+    """Hold out about a quarter of the known objects, so that no pixel that they tell of teaches.
 
     Whole fields (samples of one ``name``) are held out when there are four or more; else objects, with
     the ring around them.  With fewer than 8 objects all of them teach and nothing can be judged.
@@ -270,7 +279,7 @@ def hold_out(samples: Sequence[Sample], seed: int = 0, *, margin: int = MARGIN) 
     if len(fields) >= 4 and all(s.name for s in samples):
         return _by_field(samples, [fields[i] for i in rng.permutation(len(fields))], want)
     picked = {listed[i] for i in rng.permutation(len(listed))[:want]}
-    zones = [near(np.isin(s.labels, [i for m, i in picked if m == n]), margin) for n, s in enumerate(samples)]
+    zones = [_told_by(s, [i for m, i in picked if m == n], margin) for n, s in enumerate(samples)]
     train, held = [], []
     for n, sample in enumerate(samples):
         mine = tuple(sorted(i for m, i in picked if m == n))
@@ -284,6 +293,17 @@ def hold_out(samples: Sequence[Sample], seed: int = 0, *, margin: int = MARGIN) 
         if mine:
             held.append(replace(sample, known=sample.known & zones[n] & ~stays, objects=mine))
     return Split(tuple(s for s in train if s.known.any()), tuple(held))
+
+
+def _told_by(sample: Sample, ids: list[int], margin: int) -> Mask:
+    """Return where objects tell something, (H, W) bool: they, their rings, and what they gave up."""
+    zone = near(np.isin(sample.labels, ids), margin)
+    if sample.before is None or not ids:
+        return zone
+    partner = _partners(sample.before, sample.labels)
+    was = [partner[i][0] for i in ids if i in partner]
+    zone |= (sample.labels == 0) & np.isin(sample.before, was)
+    return zone
 
 
 def _seen_elsewhere(samples: Sequence[Sample], zones: list[Mask], n: int) -> Mask:

@@ -202,9 +202,7 @@ def _vote_map(
     as one along rows, a transposition hardly anything.
     """
     # no matrix products: idle BLAS threads would slow the network
-    from scipy.ndimage import (
-        gaussian_filter1d,
-    )  # no matrix products: idle BLAS threads would slow the network
+    from scipy.ndimage import gaussian_filter1d
 
     total = np.zeros(shape, dtype=np.float32)
     if not len(turned):

@@ -13,7 +13,7 @@ from napari_attnseg.nn import device as devices
 from napari_attnseg.nn.checkpoint import read_tensors, write_tensors
 from napari_attnseg.nn.engine import TorchEngine
 from napari_attnseg.nn.judge import choose, doubt, judge, predict, rank, summary
-from napari_attnseg.nn.limits import Limits, limits_of
+from napari_attnseg.nn.limits import Limits, Stand, limits_of
 from napari_attnseg.nn.memory import is_out_of_memory, memory_mb
 from napari_attnseg.nn.model import build_model
 from napari_attnseg.nn.pool import Source, make_source
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 TRIAL = 3  # steps after which the length of the run is estimated
 SAVE_EVERY = 10.0  # seconds between checkpoints
-_KEPT = ("rung", "seconds", "before", "after", "best_step", "top", "stale", "turned", "closed")
+_KEPT = ("rung", "seconds", "before", "after", "best_step", "top", "stale", "seen", "turned", "closed")
 
 
 class Stopped(Exception):
@@ -70,6 +70,8 @@ class Course:
     ----------
     best_step : int
         The judged step that did best, 0 before the first.
+    seen : int
+        The last step after which it was looked whether to validate and to turn.
     turned : int
         The step after which what was held out teaches, too, 0 before.
     closed : bool
@@ -97,6 +99,7 @@ class Course:
     best_step: int = 0
     top: float = 0.0
     stale: int = 0
+    seen: int = 0
     turned: int = 0
     closed: bool = False
     cancelled: bool = False
@@ -171,14 +174,18 @@ class Course:
 
     def _steps(self) -> Said:
         first, start = self.tuner.step, self.seconds
-        while not self._over() and not self._asked():
+        while True:
+            if self.seen != self.tuner.step:  # a resumed run may have been cut off just before
+                yield from self._look()
+            if self._over() or self._asked():
+                break
             loss, parts = yield from self._step()
             if self.cancelled:
                 break
             step = self.tuner.step
             per_step = (self.seconds - start) / (step - first)
             known = self.turned and self.limits.free
-            total = max(self._last() if known else self.limits.total(per_step), step)
+            total = max(self.limits.last(self._stand()) if known else self.limits.total(per_step), step)
             yield TrainStep(step, total, loss, self.tuner.rate, None, self.seconds, parts)
             if step - first == min(TRIAL, total - first):
                 left = per_step * (total - step)
@@ -188,16 +195,28 @@ class Course:
                 )
             if self._asked():
                 break
-            turns = self._turns()
-            if step % self.limits.every == 0 or turns or self._over():
-                yield from self._validate()
-            if (turns or self._turns()) and not self._over() and not self.cancelled:
-                yield TrainEvent("phase", {"note": "Learning from what was held out, too"})
-                self._turn()
             if time.monotonic() - self.saved > SAVE_EVERY:
                 self._save()
         if self.turned and not self.cancelled:
             self.closed = self._holds()
+
+    def _look(self) -> list[TrainEvent]:
+        """Validate and begin the second part where it is time to; return what there is to say.
+
+        All is done when the first of it is said: a run that is left there goes on as if it had not been.
+        """
+        said: list[TrainEvent] = []
+        step, turns = self.tuner.step, self.limits.turns(self._stand())
+        if step % self.limits.every == 0 or turns or self._over():
+            said += self._validate()
+            turns = turns or self.limits.turns(self._stand())  # the validation may have been one too many
+            if turns and not self._over() and not self.cancelled:
+                self._turn()
+                said.append(TrainEvent("phase", {"note": "Learning from what was held out, too"}))
+        self.seen = step
+        if self.best_step == step:
+            self._save()  # or a killed run could find better weights than it knows of
+        return said
 
     def _step(self) -> Generator[TrainEvent, None, tuple[float, dict[str, float]]]:
         """Take one step, with less memory where it runs out."""
@@ -207,7 +226,7 @@ class Course:
                 for _ in self.tuner.prepare():
                     if self._asked():
                         return math.nan, {}
-                found = self.tuner.advance(self._share())
+                found = self.tuner.advance(self.limits.share(self._stand()))
             except (RuntimeError, MemoryError) as err:
                 if not is_out_of_memory(err):
                     raise
@@ -217,23 +236,25 @@ class Course:
             devices.release(self.device)  # outside the handler: the traceback holds the tensors
             yield TrainEvent("note", {"text": self._step_down()})
 
-    def _validate(self) -> Said:
+    def _validate(self) -> list[TrainEvent]:
+        said: list[TrainEvent] = []
         if self.held and not self.turned:
             result = self._judged(self.tuner.state_dict())
             if result is None:
-                return
+                return said
             score = rank(result)
             rises = self.after is None or score > self.top
             self.top = score if rises else self.top
             better = rises or (score >= self.top - doubt(result) and score >= self._floor())
-            yield TrainEvent("val", {"step": self.tuner.step, **result, "best": better})
+            said.append(TrainEvent("val", {"step": self.tuner.step, **result, "best": better}))
             self.stale = 0 if rises else self.stale + 1
             if better:
                 self.after, self.best_step = result, self.tuner.step
                 write_tensors(self.folder / "best.safetensors", self.tuner.average, {"step": self.best_step})
         if self.preview is not None and self.on_preview is not None:
             self.on_preview(self.predicted(self._engine(self.tuner.state_dict()), self.preview))
-            yield TrainEvent("preview", {"step": self.tuner.step})
+            said.append(TrainEvent("preview", {"step": self.tuner.step}))
+        return said
 
     def _judged(self, state: dict[str, torch.Tensor], tuned: bool = True) -> dict[str, Any] | None:
         """Score weights on what was held out; None when cancelled meanwhile."""
@@ -244,38 +265,13 @@ class Course:
                 return None
         return self.summed(counts, tuned)
 
-    def _share(self) -> float:
-        """Return how much of the run is over, 0..1; with ``steps`` it depends on nothing else."""
-        limits, step = self.limits, self.tuner.step
-        if self.turned and limits.free:
-            return 1 - self._closing() * (self._last() - step) / (self._last() - self.turned)
-        return limits.share(step, self.seconds, time.monotonic() - self.started)
+    def _stand(self) -> Stand:
+        closing = self.tuner.recipe.closing if self.held else 0.0
+        wall = time.monotonic() - self.started
+        return Stand(self.tuner.step, self.seconds, wall, self.best_step, self.stale, self.turned, closing)
 
     def _over(self) -> bool:
-        step, limits = self.tuner.step, self.limits
-        if step == 0:
-            return False
-        if limits.share(step, self.seconds, time.monotonic() - self.started) >= 1:
-            return True
-        if not limits.free:
-            return False
-        return step >= self._last() if self.turned else self._tired() and not self._closing()
-
-    # -- the second part of a run -----------------------------------------------------------------------
-
-    def _closing(self) -> float:
-        """Return the share of the run, 0..1, in which what was held out teaches, too."""
-        return self.tuner.recipe.closing if self.held else 0.0
-
-    def _tired(self) -> bool:
-        return bool(self.held) and self.stale >= self.limits.patience
-
-    def _turns(self) -> bool:
-        """Tell whether the second part is to begin."""
-        if self.turned or not self._closing():
-            return False
-        tired = self.limits.free and self._tired()
-        return tired or self._share() >= 1 - self._closing()
+        return self.limits.over(self._stand())
 
     def _turn(self) -> None:
         """Begin the second part at the best step."""
@@ -283,11 +279,6 @@ class Course:
         if self.best_step < self.turned:
             self.tuner.go_back(read_tensors(self.folder / "best.safetensors")[0])
         self.tuner.turn(self.make_source(self.samples, self.tuner.recipe.size), self.turned)
-
-    def _last(self) -> int:
-        """Return the last step of the second part: it is as long as the first was until its best step."""
-        closing = self._closing()
-        return self.turned + max(self.limits.every, round(self.best_step * closing / (1 - closing)))
 
     def _holds(self) -> bool:
         """Tell whether the end of the second part does as well as its beginning on what was held out.
@@ -345,15 +336,22 @@ class Course:
         """Return the tuned weights: those at the end of the second part, else the best, else the last."""
         best = self.folder / "best.safetensors"
         if self.held and self.best_step and not self.closed and best.exists():
-            self.tuner.average = read_tensors(best)[0]
+            self.tuner.go_back(read_tensors(best)[0])
         return {k: v.cpu() for k, v in self.tuner.state_dict().items()}
 
     @property
     def taken(self) -> int:
-        """The number of steps behind the result."""
-        if self.best_step and not self.closed:
-            return self.best_step
-        return self.tuner.step if hasattr(self, "tuner") else 0
+        """The number of steps behind the result: those that were gone back over do not count."""
+        if not hasattr(self, "tuner"):
+            return 0
+        if self.closed:
+            return self.best_step + self.tuner.step - self.turned
+        return self.best_step or self.tuner.step
+
+    @property
+    def closing(self) -> int:
+        """How many of them also learnt from what was held out."""
+        return self.tuner.step - self.turned if self.closed else 0
 
     def improved(self) -> bool:
         """Tell whether the best step did better on what was held out than the parent."""

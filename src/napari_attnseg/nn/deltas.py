@@ -41,7 +41,7 @@ class Deltas(nn.Module):
     def merged_with(self, state: dict[str, Tensor], share: float = 1.0) -> dict[str, Tensor]:
         """Return the weights by name with a ``share`` of other differences, named as in the state, added."""
         return {
-            name: value + share * state[f"added.{name.replace('.', '/')}"]
+            name: value + share * state[f"added.{name.replace('.', '/')}"].to(value.device)
             for name, value in self.base.items()
         }
 

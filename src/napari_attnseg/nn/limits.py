@@ -12,6 +12,33 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Stand:
+    """Where a run stands.
+
+    Attributes
+    ----------
+    step : int
+        Steps taken.
+    learning, wall : float
+        Seconds that they took, and seconds since the start.
+    best, stale : int
+        The judged step that did best, and the validations since; 0 where nothing is judged.
+    turned : int
+        The step at which its second part began, 0 before.
+    closing : float
+        Share of the run that is its second part, 0..1; 0 where it has none.
+    """
+
+    step: int
+    learning: float
+    wall: float
+    best: int
+    stale: int
+    turned: int
+    closing: float
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """When a run ends.
 
@@ -43,21 +70,39 @@ class Limits:
         """Tell whether the run may end before its time."""
         return self.steps is None and self.seconds is None
 
-    def share(self, step: int, learning: float, wall: float) -> float:
-        """Return how much of the run is over, 0..1.
+    def share(self, at: Stand) -> float:
+        """Return how much of the run is over, 0..1; with ``steps`` it depends on nothing else."""
+        if at.turned and self.free:
+            return 1 - at.closing * (self.last(at) - at.step) / (self.last(at) - at.turned)
+        return self._spent(at)
 
-        Parameters
-        ----------
-        step : int
-            Steps taken.
-        learning, wall : float
-            Seconds that they took, and seconds since the start; with ``steps`` neither counts.
-        """
+    def over(self, at: Stand) -> bool:
+        """Tell whether the run is at its end."""
+        if at.step == 0:
+            return False
+        if self._spent(at) >= 1 or not self.free:
+            return self._spent(at) >= 1
+        return at.step >= self.last(at) if at.turned else self._tired(at) and not at.closing
+
+    def turns(self, at: Stand) -> bool:
+        """Tell whether the second part is to begin."""
+        if at.turned or not at.closing or at.step == 0:
+            return False
+        return (self.free and self._tired(at)) or self.share(at) >= 1 - at.closing
+
+    def last(self, at: Stand) -> int:
+        """Return the last step of a second part that may end early: it takes as long as the best took."""
+        return at.turned + max(self.every, round(at.best * at.closing / (1 - at.closing)))
+
+    def _tired(self, at: Stand) -> bool:
+        return at.stale >= self.patience
+
+    def _spent(self, at: Stand) -> float:
         if self.steps is not None:
-            return step / self.steps
+            return at.step / self.steps
         if self.seconds is not None:
-            return wall / self.seconds
-        return max(step / self.most, learning / self.longest)
+            return at.wall / self.seconds
+        return max(at.step / self.most, at.learning / self.longest)
 
 
 def limits_of(params: TrainParams, objects: int) -> Limits:

@@ -202,10 +202,14 @@ class Tuner:
         """Make the average the teacher, every so many steps."""
         every, newest = self.recipe.renew, self.teachers[-1][0] if self.teachers else 0
         if every and self.step > newest and self.step % every == 0:
-            self.teachers.append((self.step, {k: v.clone() for k, v in self.average.items()}))
-            oldest = self.step - len(self.user.groups)  # the step that the oldest group in the pool is of
-            while len(self.teachers) > 1 and self.teachers[1][0] <= oldest:
-                self.teachers.pop(0)
+            self._appoint()
+
+    def _appoint(self) -> None:
+        """Make the average the teacher; those whose crops have left the pool go."""
+        self.teachers.append((self.step, {k: v.clone() for k, v in self.average.items()}))
+        oldest = self.step - len(self.user.groups)  # the step that the oldest group in the pool is of
+        while len(self.teachers) > 1 and self.teachers[1][0] <= oldest:
+            self.teachers.pop(0)
 
     def _teach(self, group: int, x: Tensor) -> Outputs:
         """Return what the teacher says that was the newest when a group was drawn."""
@@ -222,9 +226,11 @@ class Tuner:
         self.user.draw = lambda number: (source if number >= first else before).draw(number)
 
     def go_back(self, average: dict[str, Tensor]) -> None:
-        """Go on from an earlier average of the differences; the optimiser keeps its moments."""
+        """Go on from an earlier average of the differences, which teaches, too; the moments stay."""
         self.average = {k: average[k].to(self.device).clone() for k in self.average}
         self.deltas.load_state_dict(self.average)
+        if self.recipe.renew:
+            self._appoint()
 
     def _forward(self, group: Group) -> Outputs:
         x = group.batch.image.contiguous(memory_format=torch.channels_last)
