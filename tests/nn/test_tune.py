@@ -575,11 +575,12 @@ def test_a_second_part_that_does_worse_is_not_kept(monkeypatch):
 def test_a_run_cancelled_in_its_second_part_keeps_the_best_judged_step(monkeypatch, home):
     told(monkeypatch, 0.6, 0.9, 0.7, 0.7, 0.95, patience=2)
     best, events = best_of(monkeypatch), []
-    job = train_and_store(
-        fields(), params(steps=None), models.find("tiny"), stop=lambda: len(steps_of(events)) > 4
-    )
-    for event in job:
-        events.append(event)
+
+    def stop() -> bool:
+        return len(steps_of(events)) > 4
+
+    for event in train_and_store(fields(), params(steps=None), models.find("tiny"), stop=stop):
+        events += [event]
     result = result_of(events)
     assert steps_of(events) == [1, 2, 3, 4, 5]  # the fifth is of the second part
     assert (result["cancelled"], result["stored"], result["steps"], result["closing"]) == (True, True, 2, 0)
