@@ -154,7 +154,7 @@ def score(args: argparse.Namespace) -> None:
 def scored_by(card: ModelCard, weights: Path, images: list[Any]) -> list[dict[str, Any]]:
     """Return what every image contributes to the scores of a network."""
     model = build_model(**card.architecture)
-    load_weights(model, read_tensors(weights)[0])
+    load_weights(model, read_tensors(weights, card.sha256)[0])
     segment = network(TorchEngine(card, model, torch.device("cpu")), SegmentParams())
     lines = []
     for row, picture, truth in images:
@@ -265,10 +265,8 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     args = parser.parse_args()
     parts = {"train": train, "score": score, "table": table, "compare": compare_models}
-    needed = {"train": "data work", "score": "data work", "table": "work", "compare": "data models"}[
-        args.part
-    ]
-    for name in needed.split():
+    needed = {"table": ("work",), "compare": ("data", "models")}.get(args.part, ("data", "work"))
+    for name in needed:
         if getattr(args, name) is None:
             parser.error(f"'{args.part}' needs --{name}")
     parts[args.part](args)

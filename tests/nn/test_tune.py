@@ -531,7 +531,7 @@ def test_the_second_part_is_as_long_as_the_best_took_and_learns_from_all(monkeyp
     told(monkeypatch, 0.6, 0.9, 0.7, 0.7, 0.95, patience=2)
     crops = drawn(monkeypatch)
     events = run(samples=fields(), steps=None)
-    assert [e.step for e in events if isinstance(e, TrainStep)] == [1, 2, 3, 4, 5, 6]  # tired at 4, best at 2
+    assert steps_of(events) == [1, 2, 3, 4, 5, 6]  # tired at 4, best at 2
     assert [e.data["step"] for e in events if isinstance(e, TrainEvent) and e.kind == "val"] == [1, 2, 3, 4]
     # the pool of two pairs is refilled by one pair after each step: from pair 6 on all four fields teach
     assert dict(crops) == {number: 3 if number < 12 else 4 for number in range(16)}

@@ -107,14 +107,14 @@ def compare_labels(
     old = old[old != 0]
     partner = _partners(before, after)
     names = [int(i) for i in ids]
-    kept = tuple(i for i in names if i in partner and partner[i][1] == 1.0)
+    same = [i for i in names if i in partner and partner[i][1] == 1.0]
+    kept = tuple(i for i in same if i not in checked)
+    accepted = tuple(i for i in same if i in checked)
     reshaped = tuple(i for i in names if i in partner and partner[i][1] != 1.0)
     added = tuple(i for i in names if i not in partner)
     taken = {one for one, _ in partner.values()}
     removed = tuple(int(i) for i in old if int(i) not in taken)
-    accepted = tuple(i for i in kept if i in checked)
     replaced = tuple(sorted(partner[i][0] for i in reshaped))
-    kept = tuple(i for i in kept if i not in checked)
     return Changes(added, removed, reshaped, kept, accepted, replaced)
 
 

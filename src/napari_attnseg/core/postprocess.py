@@ -198,8 +198,8 @@ def _vote_map(
     """Return the blurred votes: about the share of an object's pixels that vote within one blur.
 
     Votes are blurred by an octave of object size at a time, so that large and small objects are treated
-    alike.  ``turned`` are their places in the transposed image: a blur along columns costs five times as much
-    as one along rows, a transposition hardly anything.
+    alike.  ``turned`` are their places in the transposed image: a blur along columns costs up to five times
+    as much as one along rows, a transposition hardly anything.
     """
     # no matrix products: idle BLAS threads would slow the network
     from scipy.ndimage import gaussian_filter1d

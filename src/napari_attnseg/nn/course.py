@@ -184,8 +184,7 @@ class Course:
                 break
             step = self.tuner.step
             per_step = (self.seconds - start) / (step - first)
-            known = self.turned and self.limits.free
-            total = max(self.limits.last(self._stand()) if known else self.limits.total(per_step), step)
+            total = max(self.limits.total(self._stand(), per_step), step)
             yield TrainStep(step, total, loss, self.tuner.rate, None, self.seconds, parts)
             if step - first == min(TRIAL, total - first):
                 left = per_step * (total - step)
@@ -349,7 +348,7 @@ class Course:
         return self.best_step or self.tuner.step
 
     @property
-    def closing(self) -> int:
+    def closing_steps(self) -> int:
         """How many of them also learnt from what was held out."""
         return self.tuner.step - self.turned if self.closed else 0
 

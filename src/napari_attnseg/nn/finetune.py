@@ -98,7 +98,7 @@ def _tuned(course: Course, target: Path, run_id: str) -> Generator[TrainStep | T
         "after": course.after,
         "reason": course.split.reason,
         "steps": course.taken,
-        "closing": course.closing,
+        "closing": course.closing_steps,
         "seconds": round(course.seconds, 1),
         "cancelled": course.cancelled,
         "stored": improved or not course.cancelled,

@@ -57,10 +57,12 @@ class Limits:
     every: int
     patience: int
 
-    def total(self, per_step: float) -> int:
-        """Return the number of steps that the run will take at ``per_step`` seconds a step."""
+    def total(self, at: Stand, per_step: float) -> int:
+        """Return the number of steps that the run will take at most, at ``per_step`` seconds a step."""
         if self.steps is not None:
             return self.steps
+        if self.free and at.turned:
+            return self.last(at)
         seconds = self.longest if self.seconds is None else self.seconds
         steps = max(1, int(seconds / max(per_step, 1e-6)))
         return steps if self.seconds is not None else min(self.most, steps)
@@ -80,8 +82,9 @@ class Limits:
         """Tell whether the run is at its end."""
         if at.step == 0:
             return False
-        if self._spent(at) >= 1 or not self.free:
-            return self._spent(at) >= 1
+        spent = self._spent(at) >= 1
+        if spent or not self.free:
+            return spent
         return at.step >= self.last(at) if at.turned else self._tired(at) and not at.closing
 
     def turns(self, at: Stand) -> bool:

@@ -93,7 +93,8 @@ class Up(nn.Module):
         big = big[..., : skip.shape[-2], : skip.shape[-1]]
         if torch.is_grad_enabled() or big.dtype != torch.float32:
             return cast("Tensor", self.refine(big + skip))
-        return cast("Tensor", self.refine(big.add_(skip)))  # touching fresh memory would cost as much again
+        # touching fresh memory would cost as much again; in bfloat16 adding in place is slower
+        return cast("Tensor", self.refine(big.add_(skip)))
 
 
 class DenseHead(nn.Module):
