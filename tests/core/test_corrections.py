@@ -11,6 +11,7 @@ from napari_attnseg.core.corrections import (
     TOO_FEW,
     Changes,
     compare_labels,
+    erased_objects,
     hold_out,
     known_mask,
     known_objects,
@@ -100,6 +101,28 @@ def test_what_a_held_out_object_gave_up_does_not_teach():
         mine = 20 + n in held.objects
         assert held.known[gave_up].all() == mine
         assert train.known[gave_up].any() != mine
+
+
+def test_erased_are_the_objects_with_nothing_in_their_place():
+    image = np.zeros((1, *BEFORE.shape), np.float32)
+
+    def erased(after, before=BEFORE, **values):
+        sample = make_sample(image, before, after, **values)
+        return erased_objects(sample) if sample is not None else None
+
+    after = BEFORE.copy()
+    after[BEFORE == 2] = 0  # erased
+    after[BEFORE == 3] = 0
+    after[3:6, 41:44] = 9  # a small one was drawn where the third was
+    after[BEFORE == 4] = 0
+    after[26:34, 2:10] = 10  # and one that covers an edge of the fourth
+    assert erased(after) == (2,)
+    assert erased(after, mode="all") == (2,)
+    assert erased(after, before=None) == ()
+    region = np.zeros(BEFORE.shape, bool)
+    region[15:] = True
+    assert erased(after, mode="regions", regions=region) == ()  # nobody said that there is nothing
+    assert erased(np.zeros_like(BEFORE)) == (1, 2, 3, 4)
 
 
 def test_known_are_the_corrected_object_its_ring_and_what_was_erased():

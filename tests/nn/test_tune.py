@@ -23,7 +23,7 @@ from napari_attnseg.nn.finetune import train_and_store
 from napari_attnseg.nn.judge import count_objects
 from napari_attnseg.nn.losses import distillation_loss, masked_loss
 from napari_attnseg.nn.model import CANONICAL, AttnSegNet, Outputs
-from napari_attnseg.nn.pool import Pool, Source, make_source
+from napari_attnseg.nn.pool import Pool, Source, make_source, object_share
 from napari_attnseg.nn.tune import FULL, QUICK, Tuner, build_network
 from napari_attnseg.params import TrainParams
 from napari_attnseg.records import ModelCard, Sample, TrainEvent, TrainStep
@@ -123,6 +123,50 @@ def test_known_objects_and_known_background_count_alike():
     batch.labels[:] = 0  # only background is known
     _, parts = masked_loss(flat(2.0), batch)
     assert float(parts["foreground"].detach()) == pytest.approx(math.log1p(math.exp(2)), rel=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_known_objects_carry_the_share_of_the_foreground_that_they_are_given(share):
+    _, parts = masked_loss(flat(2.0), truth(), share)
+    wanted = share * math.log1p(math.exp(-2)) + (1 - share) * math.log1p(math.exp(2))
+    assert float(parts["foreground"].detach()) == pytest.approx(wanted, rel=1e-5)
+
+
+def sample_with(drawn: int, erased: int, **values) -> Sample:
+    """Return a sample of sixteen objects of which some were drawn, some erased, the others left."""
+    image, labels = field(3, (128, 128))
+    ids = [int(i) for i in np.unique(labels)[1:17]]
+    labels = np.where(np.isin(labels, ids), labels, 0)
+    before = np.where(np.isin(labels, ids[drawn:]), labels, 0)
+    after = np.where(np.isin(labels, ids[drawn : drawn + erased]), 0, labels)
+    sample = make_sample(image, before, after, **values)
+    assert sample is not None
+    assert len(ids) == 16
+    return sample
+
+
+def test_a_few_drawn_objects_do_not_outweigh_many_erased_ones():
+    assert object_share([sample_with(9, 0)]) == 0.5
+    assert object_share([sample_with(4, 4)]) == 0.5
+    assert object_share([sample_with(2, 8)]) == pytest.approx(2 / 10)
+    assert object_share([sample_with(2, 8), sample_with(1, 1)]) == pytest.approx(3 / 12)
+    assert object_share([sample_with(2, 8, mode="all")]) == 0.5  # those that are left are known, too
+    assert object_share([sample_with(1, 6)]) == 0.5  # too few to tell
+    assert object_share([sample_with(0, 9)]) == 0.5  # nothing to weigh against
+
+
+def test_a_run_weighs_objects_by_the_corrections():
+    given = []
+
+    class Spy(Tuner):
+        def __init__(self, *args):
+            given.append(args[4])
+            super().__init__(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(courses, "Tuner", Spy)
+        run([sample_with(drawn=2, erased=8)])
+    assert given == [2 / 10]
 
 
 def test_unknown_pixels_carry_neither_loss_nor_gradient():

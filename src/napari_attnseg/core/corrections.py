@@ -247,6 +247,20 @@ def known_objects(sample: Sample) -> tuple[int, ...]:
     return tuple(int(i) for i in whole)
 
 
+def erased_objects(sample: Sample) -> tuple[int, ...]:
+    """Return the ids of the predicted objects that are gone with nothing in their place.
+
+    All their pixels are known background; what a drawn object covers or gave up is told by that object.
+    """
+    if sample.before is None:
+        return ()
+    before = sample.before.ravel()
+    size = np.bincount(before)
+    ground = np.bincount(before, ((sample.labels == 0) & sample.known).ravel(), minlength=len(size))
+    removed = compare_labels(sample.before, sample.labels).removed
+    return tuple(i for i in removed if ground[i] == size[i])
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
     """Samples to learn from and samples to judge by; without the latter ``reason`` says why.

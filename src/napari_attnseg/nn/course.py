@@ -16,7 +16,7 @@ from napari_attnseg.nn.judge import choose, doubt, judge, predict, rank, summary
 from napari_attnseg.nn.limits import Limits, Stand, limits_of
 from napari_attnseg.nn.memory import is_out_of_memory, memory_mb
 from napari_attnseg.nn.model import build_model
-from napari_attnseg.nn.pool import Source, make_source
+from napari_attnseg.nn.pool import Source, make_source, object_share
 from napari_attnseg.nn.train import same_run
 from napari_attnseg.nn.tune import FULL, QUICK, Recipe, Rung, Tuner, build_network, rungs
 from napari_attnseg.records import TrainEvent, TrainStep
@@ -128,7 +128,7 @@ class Course:
     def make_tuner(self, recipe: Recipe, device: torch.device) -> Tuner:
         """Return what takes the steps."""
         source = self.make_source(self.split.train, recipe.size)
-        return Tuner(self.network.to(device), source, recipe, device)
+        return Tuner(self.network.to(device), source, recipe, device, object_share(self.samples))
 
     def make_source(self, samples: Sequence[Sample], size: int) -> Source:
         """Return where crops of the side ``size`` come from."""

@@ -185,13 +185,19 @@ def _within(shape: tuple[int, int], radius: int, device: torch.device) -> Tensor
     return ((y[None] - y[:, None]).abs() <= radius) & ((x[None] - x[:, None]).abs() <= radius)
 
 
-def masked_loss(out: Outputs, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+def masked_loss(out: Outputs, batch: Batch, objects: float = 0.5) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss on known pixels alone, and its parts.
 
-    Like :func:`dense_loss` without embedding and Dice, and with the foreground balanced: known objects and
-    known background count alike, because what a user corrects is no fair sample of either.
-    ``batch.labels`` is 0 at unknown pixels; a vote and a size count only inside known objects, so that
-    both ends of a vote are known.
+    Like :func:`dense_loss` without embedding and Dice, and with the foreground balanced: known objects
+    carry a fixed share of it and known background the rest, however many pixels they have, because what a
+    user corrects is no fair sample of either.  ``batch.labels`` is 0 at unknown pixels; a vote and a size
+    count only inside known objects, so that both ends of a vote are known.
+
+    Parameters
+    ----------
+    objects : float
+        The share of known objects, above 0 and below 1; where a batch shows one of the two only, that one
+        carries all.
     """
     known = batch.known.float()
     if float(known.sum()) == 0:
@@ -200,11 +206,14 @@ def masked_loss(out: Outputs, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     target = (batch.labels > 0).float()
     weight = border_weight(batch.labels) * known
     bce = F.binary_cross_entropy_with_logits(out.foreground, target, reduction="none")
-    sides = [(weight * side).sum() for side in (target, 1 - target)]
-    both = [(bce * weight * side).sum() for side in (target, 1 - target)]
-    there = [b / s.clamp_min(1.0) for b, s in zip(both, sides, strict=True) if float(s) > 0]
+    total, shares = weight.new_zeros(()), 0.0
+    for side, share in ((target, objects), (1 - target, 1 - objects)):
+        mass = (weight * side).sum()
+        if float(mass) > 0:
+            total = total + share * (bce * weight * side).sum() / mass.clamp_min(1.0)
+            shares += share
     parts = {
-        "foreground": torch.stack(there).mean(),
+        "foreground": total / shares,
         **_shape_parts(out, batch, weight, ((batch.labels > 0) & batch.known).float()),
     }
     return torch.stack(list(parts.values())).sum(), parts

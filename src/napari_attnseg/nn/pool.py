@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from napari_attnseg.core import normalize, synth
-from napari_attnseg.core.corrections import compare_labels
+from napari_attnseg.core.corrections import compare_labels, erased_objects, known_objects
 from napari_attnseg.core.size import zoom_for
 from napari_attnseg.nn import device as devices
 from napari_attnseg.nn.augment import Batch, crop, jitter, prepare
@@ -22,7 +22,7 @@ from napari_attnseg.nn.model import Outputs
 from napari_attnseg.records import Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     Drawn = tuple[Batch, tuple[float, float]]
     Teach = Callable[[int, Tensor], Outputs]
+
+_FEWEST = 8  # corrections, below which their kinds say nothing
 
 
 @dataclass(slots=True)
@@ -143,6 +145,19 @@ def make_source(samples: list[Sample], canonical: float, size: int, seed: int) -
             trust.append(_trust(sample))
             medians.append(_median(sample) or canonical)
     return Source(items, places, trust, medians, canonical, size, seed)
+
+
+def object_share(samples: Sequence[Sample]) -> float:
+    """Return the share of known objects in the loss of the foreground, 0..0.5.
+
+    A half, but no more than the share of the corrections that drew an object and did not erase one: a few
+    drawn objects must not outweigh many that the user called none.  Fewer than 8 corrections say too little
+    about that share.
+    """
+    drawn = sum(len(known_objects(s)) for s in samples)
+    erased = sum(len(erased_objects(s)) for s in samples)
+    few = drawn == 0 or drawn + erased < _FEWEST
+    return 0.5 if few else min(0.5, drawn / (drawn + erased))
 
 
 def _median(sample: Sample) -> float:

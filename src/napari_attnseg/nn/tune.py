@@ -111,10 +111,15 @@ class Tuner:
         On ``device``, in evaluation mode; never changed.
     source : Source
         Of the samples.
+    objects : float
+        Share of known objects in the loss of the foreground, above 0 and below 1.
     """
 
-    def __init__(self, parent: Any, source: Source, recipe: Recipe, device: torch.device) -> None:
+    def __init__(
+        self, parent: Any, source: Source, recipe: Recipe, device: torch.device, objects: float = 0.5
+    ) -> None:
         self.parent, self.recipe, self.device, self.source = parent, recipe, device, source
+        self.objects = objects
         self.deltas = Deltas(trainable(parent), ("head.embedding",)).to(device)
         self.optim = AdamW(dict(self.deltas.named_parameters()), recipe.decay)
         self.average = {k: v.detach().clone() for k, v in self.deltas.state_dict().items()}
@@ -172,7 +177,7 @@ class Tuner:
     def losses(self, out: list[Outputs], groups: list[Group]) -> dict[str, Tensor]:
         """Return the weighted parts of the loss on the user's crops and on generated ones."""
         recipe, own = self.recipe, groups[0]
-        losses = dict(masked_loss(out[0], own.batch)[1])
+        losses = dict(masked_loss(out[0], own.batch, self.objects)[1])
         if recipe.parent:
             losses["parent"] = recipe.parent * distillation_loss(
                 out[0], own.teacher, ~own.batch.known, recipe.sure, own.trust
