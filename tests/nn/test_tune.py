@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -353,6 +354,28 @@ def test_same_steps_and_seed_give_the_same_weights_also_across_a_resume(tier, ho
         assert torch.equal(value, weights("cut")[name]), name
     run(name="other", tier=tier, steps=6, seed=4)
     assert any(not torch.equal(v, weights("whole")[k]) for k, v in weights("other").items())
+
+
+def test_minutes_go_on_where_an_interrupted_run_was(monkeypatch):
+    now = [1000.0]
+    take = Tuner.advance
+
+    def advance(self, share=0.0):
+        now[0] += 1.0
+        return take(self, share)
+
+    monkeypatch.setattr(Tuner, "advance", advance)
+    monkeypatch.setattr(courses, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def go(resume: bool):
+        values = params(steps=None, minutes=0.1, resume=resume)  # six seconds, one for each step
+        return train_and_store([corrected()], values, models.find("tiny"), started=now[0])
+
+    job = go(resume=False)
+    next(e for e in job if isinstance(e, TrainStep) and e.step == 4)
+    job.close()
+    now[0] += 500.0  # nobody learns meanwhile
+    assert [e.step for e in go(resume=True) if isinstance(e, TrainStep)] == [5, 6]
 
 
 def test_the_card_says_where_the_model_comes_from():

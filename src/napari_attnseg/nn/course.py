@@ -266,7 +266,7 @@ class Course:
 
     def _stand(self) -> Stand:
         closing = self.tuner.recipe.closing if self.held else 0.0
-        wall = time.monotonic() - self.started
+        wall = time.monotonic() - self.started  # of a run that goes on those before, too
         return Stand(self.tuner.step, self.seconds, wall, self.best_step, self.stale, self.turned, closing)
 
     def _over(self) -> bool:
@@ -373,6 +373,7 @@ class Course:
     def _save(self, done: bool = False) -> None:
         meta = {name: getattr(self, name) for name in _KEPT}
         meta |= {"step": self.tuner.step, "done": done, "identity": self.identity()}
+        meta["wall"] = self._stand().wall
         write_tensors(self.folder / "last.safetensors", self.tuner.tensors(), meta)
         self.saved = time.monotonic()
 
@@ -389,6 +390,7 @@ class Course:
             if self.rung or self.turned:
                 self.tuner = self._tuner()
             self.tuner.load(tensors, int(meta["step"]))
+            self.started -= float(meta["wall"])
             return bool(meta["done"])
         except (KeyError, TypeError, ValueError, RuntimeError) as err:
             raise CheckpointError(
