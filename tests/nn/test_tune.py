@@ -356,6 +356,17 @@ def test_same_steps_and_seed_give_the_same_weights_also_across_a_resume(tier, ho
     assert any(not torch.equal(v, weights("whole")[k]) for k, v in weights("other").items())
 
 
+def test_the_share_of_objects_reaches_the_loss():
+    """Erasures make the same step weigh what is known background more."""
+    model, parts = build_network(models.find("tiny")), []
+    for objects in (0.5, 0.1):
+        source = make_source([corrected()], 16.0, 48, 0)
+        tuner = Tuner(model, source, courses.QUICK, torch.device("cpu"), objects)
+        parts.append(tuner.advance()[1])
+    changed = {name for name in parts[0] if parts[0][name] != parts[1][name]}
+    assert changed == {"foreground"}
+
+
 def test_minutes_go_on_where_an_interrupted_run_was(monkeypatch):
     now = [1000.0]
     take = Tuner.advance
