@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from skimage.io import imread
 
+from napari_attnseg.core.axes import source_of
 from napari_attnseg.core.metrics import Counts, compare, pooled
-from napari_attnseg.core.postprocess import read_out
-from napari_attnseg.core.size import settle_zoom
 from napari_attnseg.engine import Engine, load_engine
+from napari_attnseg.jobs.progress import drive
+from napari_attnseg.jobs.segment import segment
 from napari_attnseg.params import THRESHOLD, SegmentParams
 
 if TYPE_CHECKING:
@@ -101,11 +102,11 @@ def rescaled(image: Array, labels: Array, factor: float) -> tuple[Array, Array] 
 
 
 def network(engine: Engine, params: SegmentParams) -> Callable[[Array], Array]:
-    """Return the function from an image to labels by the model."""
+    """Return the function from an image to labels by the model, with the tiles of a run in the window."""
 
     def run(image: Array) -> Array:
-        _, maps = settle_zoom(lambda zoom: engine.maps(image, zoom=zoom), engine.card.diameter)
-        return read_out(maps, params)[0]
+        found, _ = drive(segment(engine, source_of(image), params))
+        return found.labels
 
     return run
 

@@ -79,11 +79,11 @@ def load(folder: Path) -> tuple[list[Prepared], np.ndarray[Any, Any], list[str]]
     return items, weights / weights.sum(), held
 
 
-def scene(rng: np.random.Generator) -> Prepared:
-    """Make one generated image."""
+def scene(rng: np.random.Generator, size: int = 192) -> Prepared:
+    """Make one generated image for crops of a side."""
     make = list(synth.SCENES.values())[rng.integers(len(synth.SCENES))]
     image, labels = make(
-        (224, 224),
+        (size + 32, size + 32),
         int(rng.integers(2**31)),
         diameter=float(np.exp(rng.uniform(np.log(10), np.log(60)))),
         density=float(rng.uniform(0.05, 0.6)),
@@ -116,7 +116,7 @@ def go_on(model: torch.nn.Module, start: str) -> list[dict[str, Any]]:
     print(f"{len(fitting)} of {len(mine)} tensors taken from '{start}'", file=sys.stderr)
     training = dict(card.training)
     before = training.pop("segments_before", [])
-    kept = ("version", "seed", "steps", "crops", "hours", "rate", "finished")
+    kept = ("version", "averaged", "seed", "steps", "crops", "fields", "frozen", "hours", "rate", "finished")
     return [*before, {k: training[k] for k in kept if k in training}]
 
 
@@ -147,6 +147,10 @@ def main() -> None:
     parser.add_argument(
         "--calm", type=float, default=0.15, help="last share of the run with calm intensities"
     )
+    parser.add_argument(
+        "--fields", nargs="*", default=[], help="crops x side, one drawn for every step: 8x192 2x384"
+    )
+    parser.add_argument("--frozen", action="store_true", help="keep the statistics of batch normalisation")
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
 
@@ -163,6 +167,8 @@ def main() -> None:
         lr=args.rate,
         calm=args.calm,
         attention=args.attention,
+        fields=tuple((int(n), int(side)) for n, side in (f.split("x") for f in args.fields)),
+        frozen=args.frozen,
     )
     args.work.mkdir(parents=True, exist_ok=True)
     log = (args.work / "progress.jsonl").open("a")
@@ -202,7 +208,9 @@ def main() -> None:
             "seed": args.seed,
             "steps": last.step,
             "hours": round(last.seconds / 3600, 2),
-            "crops": last.step * recipe.batch,
+            "crops": sum(recipe.crops(np.random.default_rng([args.seed, n]))[0] for n in range(last.step)),
+            "fields": args.fields,
+            "frozen": args.frozen,
             "rate": args.rate,
             "generated_share": args.generated,
             "attention_loss": args.attention,

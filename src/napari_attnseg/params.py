@@ -142,8 +142,8 @@ class TrainParams(BaseModel):
     tier: Tier = Field(
         "quick",
         title="Thoroughness",
-        description="'quick' learns from small crops for a minute or two; 'full' from larger ones, until it "
-        "stops getting better. Not used from scratch.",
+        description="'quick' learns for a minute or two; 'full' from more crops at a time, until it stops "
+        "getting better. Not used from scratch.",
     )
     task: Task = Field(
         "instances",

@@ -122,12 +122,16 @@ def test_a_large_plane_reads_its_size_from_the_centre():
     run(source_of(image), SegmentParams(tile=128), engine)
     assert engine.calls[0] == ((128, 128), 1.0)
     assert len(engine.calls) == 1 + len(encoding.tiles_of((300, 300), SegmentParams(tile=128), 1.0))
+    engine = FakeEngine(sees=24.0)
+    run(source_of(np.zeros((2049, 1100), np.uint8)), SegmentParams(), engine)
+    assert engine.calls[0] == ((1024, 1024), 1.0)
 
 
 def test_small_objects_get_smaller_tiles():
-    assert encoding.tile_side(SegmentParams(), 1.0) == 1024
-    assert encoding.tile_side(SegmentParams(), 4.0) == 256
-    assert encoding.tile_side(SegmentParams(), 0.25) == 4096
+    assert encoding.tile_side(SegmentParams(), 1.0) == 2048
+    assert encoding.tile_side(SegmentParams(), 4.0) == 512
+    assert encoding.tile_side(SegmentParams(), 0.5) == 4096
+    assert encoding.tile_side(SegmentParams(), 0.25) == 4096  # its maps are as large as the image
     assert encoding.tile_side(SegmentParams(tile=512), 4.0) == 512
 
 

@@ -8,6 +8,7 @@ import torch
 
 from napari_attnseg.core.attention import QKBlock
 from napari_attnseg.core.grid import TokenGrid
+from napari_attnseg.nn import attention
 from napari_attnseg.nn.attention import ContextBlock, GlobalAttention, Kept, LocalAttention, SoftmaxGate
 
 SHAPES = [(1, 1), (1, 17), (5, 3), (8, 8), (9, 16), (13, 21)]
@@ -38,6 +39,31 @@ def test_fast_equals_explicit(kind: type, shape: tuple[int, int]) -> None:
         assert (module(x) - module.forward_explicit(x)).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("pool", [1, 2, 3])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shared_keys_equal_the_explicit_softmax(shape: tuple[int, int], pool: int) -> None:
+    """A key that positions share weighs as often as there are such positions, at odd edges, too."""
+    module = wake(GlobalAttention(64))
+    x = torch.randn(2, *shape, 64)
+    with torch.no_grad():
+        assert (module(x, None, pool) - module.forward_explicit(x, pool)).abs().max() < 1e-5
+
+
+def test_big_fields_share_keys(monkeypatch) -> None:
+    module = wake(GlobalAttention(32))
+    assert [module.pooled(n) for n in (1, 4096, 4097, 16384)] == [1, 1, 2, 2]
+    assert [module.pooled(n, 3) for n in (1, 4097)] == [3, 3]
+    x, tape = torch.randn(1, 8, 10, 32), []
+    with torch.no_grad():
+        every = module(x)
+        monkeypatch.setattr(attention, "_MOST_KEYS", 79)
+        shared = module(x, tape)
+        assert torch.equal(shared, module(x, None, 2))
+    assert (shared - every).abs().max() > 1e-4
+    blocks = tape[0].k.unflatten(2, (4, 2, 5, 2))  # the explorer's rows are those of the shared keys
+    assert torch.equal(blocks[:, :, :, 0, :, 0], blocks[:, :, :, 1, :, 1])
+
+
 @pytest.mark.parametrize("radius", [1, 3, 9])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_strips_equal_tiles(shape: tuple[int, int], radius: int) -> None:
@@ -58,13 +84,13 @@ def test_strips_equal_tiles(shape: tuple[int, int], radius: int) -> None:
     torch.testing.assert_close(found, gathered.detach(), atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [LocalAttention, GlobalAttention])
-def test_rows_of_the_tape_reproduce_the_output(kind: type) -> None:
+@pytest.mark.parametrize(("kind", "pool"), [(LocalAttention, 1), (GlobalAttention, 1), (GlobalAttention, 2)])
+def test_rows_of_the_tape_reproduce_the_output(kind: type, pool: int) -> None:
     module = wake(kind(64)).eval()
     x = torch.randn(1, 9, 11, 64)
     tape: list[Kept] = []
     with torch.no_grad():
-        expected = module(x, tape)
+        expected = module(x, tape, pool)
         _, _, v = module.split(x)
     block = block_of(tape[0])
     for y, c in [(0, 0), (8, 10), (4, 5), (0, 7)]:

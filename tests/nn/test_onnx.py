@@ -30,13 +30,13 @@ def test_the_file_gives_the_maps_of_the_engine(tmp_path, monkeypatch):
         "napari_attnseg.nn.device.autocast", lambda device: torch.autocast("cpu", enabled=False)
     )
     engine = load_engine("base", "cpu")
-    image = np.random.default_rng(2).random((192, 128), dtype=np.float32)
-    maps = engine.maps(image, norm=Normalisation((0.0,), (1.0,)))
-    said = session.run(None, {"image": np.tile(image, (1, 3, 1, 1))})
-    for got, wanted, off in zip(
-        said, (maps.foreground, maps.distance, maps.size, maps.offset), (1e-3, 1e-3, 0.05, 0.05), strict=True
-    ):
-        np.testing.assert_allclose(got[0].squeeze(), wanted, atol=off)
+    for shape in ((192, 128), (320, 512)):  # fewer positions than the logits are scaled from, and more
+        image = np.random.default_rng(2).random(shape, dtype=np.float32)
+        maps = engine.maps(image, norm=Normalisation((0.0,), (1.0,)))
+        said = session.run(None, {"image": np.tile(image, (1, 3, 1, 1))})
+        wanted = (maps.foreground, maps.distance, maps.size, maps.offset)
+        for got, want, off in zip(said, wanted, (1e-3, 1e-3, 0.05, 0.05), strict=True):
+            np.testing.assert_allclose(got[0].squeeze(), want, atol=off)
     with pytest.raises(StoreError, match="exists already"):
         export_onnx("base", path)
 

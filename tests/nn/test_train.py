@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -133,6 +135,41 @@ def test_same_seed_same_weights_also_across_a_resume(tmp_path) -> None:
     assert rest[0].step == 4  # nothing is repeated
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_every_step_takes_crops_of_one_of_the_given_sides(monkeypatch) -> None:
+    recipe = replace(RECIPE, steps=12, fields=((4, 32), (1, 64)))
+    seen, made = [], []
+
+    def fresh(rng, size):
+        made.append(size)
+        return prepare(sample(int(rng.integers(100)), (size, size)))
+
+    step = train._step
+
+    def spy(model, ema, optim, batch, *more):
+        seen.append(tuple(batch.labels.shape))
+        return step(model, ema, optim, batch, *more)
+
+    monkeypatch.setattr(train, "_step", spy)
+    for _ in train_steps(small(), [prepare(sample())], recipe, device="cpu", fresh=fresh, fresh_share=0.5):
+        pass
+    assert set(seen) == {(4, 1, 32, 32), (1, 1, 64, 64)}
+    planned = [recipe.crops(np.random.default_rng([recipe.seed, n])) for n in range(12)]
+    assert [(n, 1, side, side) for n, side in planned] == seen
+    assert set(made) == {32, 64}
+    assert RECIPE.crops(np.random.default_rng(0)) == (2, 48)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_frozen_statistics_stay(frozen: bool) -> None:
+    model = small()
+    before = {k: v.clone() for k, v in model.state_dict().items() if "running_" in k}
+    for _ in train_steps(model, [prepare(sample())], replace(RECIPE, frozen=frozen), device="cpu"):
+        pass
+    same = [torch.equal(v, model.state_dict()[k]) for k, v in before.items()]
+    assert same
+    assert all(same) if frozen else not any(same)
 
 
 def test_an_interrupted_run_keeps_every_step(home) -> None:

@@ -31,7 +31,7 @@ MINUTES = 10.0  # from scratch, when neither --steps nor --minutes is given
 @click.option(
     "--tier",
     type=click.Choice(get_args(Tier)),
-    help="quick: small crops, a minute or two; full: larger crops, until it stops getting better.  "
+    help="quick: a minute or two; full: more crops at a time, until it stops getting better.  "
     "[default: full, which serves fully labelled folders best; not used from scratch]",
 )
 @click.option("--steps", type=click.IntRange(1), help="Number of training steps.")

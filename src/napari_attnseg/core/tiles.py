@@ -7,7 +7,7 @@ import math
 
 from napari_attnseg.records import Tile
 
-TILE = 1024
+TILE = 2048
 HALO = 96
 ALIGN = 16
 

@@ -11,7 +11,7 @@ from napari_attnseg.core.axes import check, clip_field, plane_keys
 from napari_attnseg.core.classes import class_names
 from napari_attnseg.core.size import ZOOM_LIMITS, zoom_search
 from napari_attnseg.core.tiles import ALIGN, HALO, TILE, plan_tiles
-from napari_attnseg.jobs.planes import Plane, centre, open_plane
+from napari_attnseg.jobs.planes import BLOCK, Plane, centre, open_plane
 from napari_attnseg.records import DenseMaps, Encoded, Progress
 
 if TYPE_CHECKING:
@@ -22,9 +22,15 @@ if TYPE_CHECKING:
     from napari_attnseg.records import ImageSource, PlaneKey, Tile
 
 
+_SAMPLE = 1024  # side of the centre of a plane of several tiles, which its object size is read from
+
+
 def tile_side(params: SegmentParams, zoom: float) -> int:
-    """Return the side of a tile in image pixels: what the user set, else 1024 pixels of the resized image."""
-    return params.tile if params.tile is not None else max(128, round(TILE / zoom))
+    """Return the side of a tile in image pixels: what the user set, else 2048 pixels of the resized image.
+
+    Never more than 4096 pixels of the image, which its maps are in.
+    """
+    return params.tile if params.tile is not None else max(128, min(round(TILE / zoom), BLOCK))
 
 
 def token_step(zoom: float) -> float:
@@ -57,7 +63,10 @@ def find_zoom(
     zoom = next(search)
     while True:
         yield Progress(done, total, f"Reading the object size at zoom {zoom:.2g}")
-        window = centre(plane, tile_side(params, zoom))
+        side = tile_side(params, zoom)
+        if max(plane.shape) > side:
+            side = min(side, max(128, round(_SAMPLE / zoom)))
+        window = centre(plane, side)
         maps = engine.maps(plane.read(window), zoom=zoom, norm=plane.norm)
         try:
             zoom = search.send(maps)

@@ -19,7 +19,8 @@ from napari_attnseg.nn.local import TILE, attend_strips, usable
 
 HEAD_DIM = 32
 REGISTERS = 4
-_TRAINED_TOKENS = 256  # logits of global attention are scaled by log N / log of this
+TRAINED_TOKENS = 256  # logits of global attention are scaled by log N / log of this
+_MOST_KEYS = 4096  # positions, above which those of global attention share keys by 2 x 2
 _ROPE_BASE = 100.0
 _SHARPNESS = 8.0  # initial length of a query
 _MAX_SHARPNESS = 20.0
@@ -92,38 +93,52 @@ class GlobalAttention(_QKV):
 
     ``A = softmax(s R(q) R(k)^T)``, ``F' = A v`` with rotary positions R, keys of unit length, queries of a
     learned one, and ``s = max(1, log N / log 256)``, which keeps the sharpness when the field grows.
+
+    From 4,097 positions on, neighbours share a key: each of 2 x 2 positions has the mean of their keys, hence
+    the same weight.  That is a quarter of the work, which grows with the square of the area.
     """
 
     kind = "global"
 
     def logit_scale(self, tokens: int) -> float:
         """Return the factor on ``q k^T`` for ``tokens`` positions."""
-        return max(1.0, math.log(max(tokens, 2)) / math.log(_TRAINED_TOKENS))
+        return max(1.0, math.log(max(tokens, 2)) / math.log(TRAINED_TOKENS))
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries and keys, turned by their positions, and values."""
         q, k, v = self.split(x)
         cos, sin = rotary_angles((x.shape[1], x.shape[2]), HEAD_DIM, x.device)
         return rotate(q, cos, sin), rotate(k, cos, sin), v
 
     def forward(self, x: Tensor, tape: list[Kept] | None = None, pool: int = 1) -> Tensor:
-        """Attend; ``pool`` > 1 averages keys and values over pool x pool positions to save memory."""
+        """Attend; ``pool`` > 1 averages keys over pool x pool positions, to save memory."""
         b, h, w, _ = x.shape
-        q, k, v = self._project(x)
-        if pool > 1:
-            k, v = (_pool(t, (h, w), pool) for t in (k, v))
-        scale = self.logit_scale(h * w)
+        q, k, v = self.project(x)
+        pool, scale, mask = self.pooled(h * w, pool), self.logit_scale(h * w), None
+        shared = _pool(k, (h, w), pool) if pool > 1 else k
         if tape is not None:
-            kept = Kept(self.kind, q, k, self.register_keys(), scale, (h, w))
+            keys = _unpool(shared, (h, w), pool) if pool > 1 else k
+            kept = Kept(self.kind, q, keys, self.register_keys(), scale, (h, w))
             kept.v, kept.register_v, kept.mix = v, self.register_v, self.output_mix()
             tape.append(kept)
-        k = torch.cat([k, self.register_keys().to(k.dtype).expand(b, -1, -1, -1)], dim=2)
+        if pool > 1:  # a key counts as often as there are positions that share it
+            v = _pool(v, (h, w), pool)
+            many = _sharers((h, w), pool, x.device).log()
+            mask = F.pad(many, (0, self.register_k.shape[1])).to(q.dtype).view(1, 1, 1, -1)
+        k = torch.cat([shared, self.register_keys().to(k.dtype).expand(b, -1, -1, -1)], dim=2)
         v = torch.cat([v, self.register_v.to(v.dtype).expand(b, -1, -1, -1)], dim=2)
-        return self.merge(F.scaled_dot_product_attention(q, k, v, scale=scale), (h, w))
+        return self.merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale), (h, w))
 
-    def forward_explicit(self, x: Tensor) -> Tensor:
+    def pooled(self, tokens: int, pool: int = 1) -> int:
+        """Return over how many positions each way keys are averaged, ``pool`` or more."""
+        return max(pool, 2 if tokens > _MOST_KEYS else 1)
+
+    def forward_explicit(self, x: Tensor, pool: int = 1) -> Tensor:
         """Compute the same by a full softmax matrix."""
         b, h, w, _ = x.shape
-        q, k, v = self._project(x)
+        q, k, v = self.project(x)
+        pool = self.pooled(h * w, pool)
+        k = _unpool(_pool(k, (h, w), pool), (h, w), pool)
         k = torch.cat([k, self.register_keys().expand(b, -1, -1, -1)], dim=2)
         v = torch.cat([v, self.register_v.expand(b, -1, -1, -1)], dim=2)
         weights = torch.softmax(q @ k.transpose(-1, -2) * self.logit_scale(h * w), dim=-1)
@@ -135,6 +150,20 @@ def _pool(x: Tensor, shape: tuple[int, int], factor: int) -> Tensor:
     grid = x.reshape(b * heads, *shape, d).permute(0, 3, 1, 2)
     small = F.avg_pool2d(grid, factor, ceil_mode=True, count_include_pad=False)
     return small.flatten(2).transpose(1, 2).reshape(b, heads, -1, d).contiguous()
+
+
+def _unpool(x: Tensor, shape: tuple[int, int], factor: int) -> Tensor:
+    """Give every position what it shares, (B, heads, H * W, d)."""
+    h, w = shape
+    grid = x.unflatten(2, (-(-h // factor), -(-w // factor)))
+    grid = grid.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
+    return grid[:, :, :h, :w].flatten(2, 3)
+
+
+def _sharers(shape: tuple[int, int], factor: int, device: torch.device) -> Tensor:
+    """Return how many positions each block of factor x factor has, row by row: fewer at odd edges."""
+    y, x = ((n - torch.arange(0.0, n, factor, device=device)).clamp(max=factor) for n in shape)
+    return (y[:, None] * x).flatten()
 
 
 class LocalAttention(_QKV):

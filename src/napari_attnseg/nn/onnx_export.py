@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from napari_attnseg.errors import EngineError, EngineUnavailableError
+from napari_attnseg.nn.attention import TRAINED_TOKENS, GlobalAttention
 from napari_attnseg.nn.checkpoint import load_weights, read_tensors
 from napari_attnseg.nn.classes import chances
 from napari_attnseg.nn.model import CANONICAL, build_model, fold
@@ -40,13 +43,42 @@ class _Maps(nn.Module):
         return chance, torch.sigmoid(out.distance), size, out.offset * size
 
 
+class _AnyField(nn.Module):
+    """Global attention whose logit scale is computed in the file, from the field that it is given.
+
+    Keys are not shared, however large the field.
+    """
+
+    def __init__(self, block: GlobalAttention) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor, tape: None = None, pool: int = 1) -> Tensor:
+        block, (b, h, w, _) = self.block, x.shape
+        q, k, v = block.project(x)
+        many = torch.ones_like(x[0, :, :, 0]).sum()
+        scale = (many.log() / math.log(TRAINED_TOKENS)).clamp(min=1.0)
+        k = torch.cat([k, block.register_keys().expand(b, -1, -1, -1)], dim=2)
+        v = torch.cat([v, block.register_v.expand(b, -1, -1, -1)], dim=2)
+        return block.merge(functional.scaled_dot_product_attention(q * scale, k, v, scale=1.0), (h, w))
+
+
+def _of_any_field(model: nn.Module) -> nn.Module:
+    for parent in list(model.modules()):
+        for name, part in parent.named_children():
+            if isinstance(part, GlobalAttention):
+                setattr(parent, name, _AnyField(part))
+    return model
+
+
 def onnx_bytes(card: ModelCard, weights: Path) -> bytes:
     """Return a model as the bytes of an ONNX file.
 
     Input ``image``, (1, 3, H, W) float32: intensities scaled so that the 1st percentile is 0 and the 99.8th
     is 1 (grey images three times), resized so that objects are ``card.diameter`` pixels across; H and W are
-    multiples of 64.  Outputs, of the same H and W: ``foreground`` (1, K, H, W) probability (of the classes,
-    background first, where the model has several), ``distance`` 0..1, ``size`` and ``offset`` in pixels.
+    multiples of 64; above 1024 x 1024 pixels every position keeps its key, which the engine's share.
+    Outputs, of the same H and W: ``foreground`` (1, K, H, W) probability (of the classes, background first,
+    where the model has several), ``distance`` 0..1, ``size`` and ``offset`` in pixels.
 
     Raises
     ------
@@ -67,7 +99,7 @@ def onnx_bytes(card: ModelCard, weights: Path) -> bytes:
         ) from err
     model = build_model(**card.architecture)
     load_weights(model, read_tensors(weights, card.sha256)[0])
-    network = _Maps(fold(model)).eval()
+    network = _Maps(_of_any_field(fold(model))).eval()
     auto = torch.export.Dim.AUTO
     try:
         with warnings.catch_warnings(), torch.no_grad():

@@ -48,6 +48,11 @@ class Recipe:
         contrast changes teach borders that are too wide for images as they are.
     attention : float
         Weight of the loss that teaches single heads to attend to the query's object.
+    fields : tuple of (int, int)
+        Pairs of crops in a step and their side, of which every step draws one; empty: ``batch`` crops of
+        ``size``.  Global attention that has only seen small crops extrapolates to the field of an image.
+    frozen : bool
+        Batch normalisation keeps its statistics: one or two large crops are no fair sample.
     """
 
     steps: int | None = None
@@ -64,6 +69,12 @@ class Recipe:
     save_every: float = 120.0
     calm: float = 0.0
     attention: float = 0.0
+    fields: tuple[tuple[int, int], ...] = ()
+    frozen: bool = False
+
+    def crops(self, rng: np.random.Generator) -> tuple[int, int]:
+        """Return how many crops a step takes and their side; the first that its generator draws."""
+        return self.fields[int(rng.integers(len(self.fields)))] if self.fields else (self.batch, self.size)
 
 
 class Ema:
@@ -144,7 +155,7 @@ def train_steps(
     weights: npt.NDArray[np.float64] | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
-    fresh: Callable[[np.random.Generator], Prepared] | None = None,
+    fresh: Callable[[np.random.Generator, int], Prepared] | None = None,
     fresh_share: float = 0.0,
     started: float | None = None,
     identity: dict[str, Any] | None = None,
@@ -164,7 +175,7 @@ def train_steps(
     checkpoint : Path or None
         Written every ``recipe.save_every`` seconds; read first when ``resume``.
     fresh, fresh_share
-        Makes generated images; that share of the steps trains on a newly generated one.
+        Makes generated images for crops of a side; that share of the steps trains on newly generated ones.
     started : float or None
         ``time.monotonic()`` from which ``minutes`` count.
     identity : dict or None
@@ -219,6 +230,9 @@ def train_steps(
 
 def _begin(model: nn.Module, recipe: Recipe, where: torch.device) -> tuple[Ema, torch.optim.Optimizer]:
     model.to(where).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    for part in model.modules() if recipe.frozen else ():
+        if isinstance(part, nn.BatchNorm2d):
+            part.eval()
     groups = _groups(model, recipe.weight_decay)
     return Ema(model, recipe.ema), torch.optim.AdamW(groups, lr=recipe.lr, fused=where.type != "mps")
 
@@ -240,10 +254,12 @@ def _where_it_was(
 
 def same_run(before: dict[str, Any] | None, now: dict[str, Any] | None) -> None:
     """Raise ``CheckpointError`` where a run to go on with differs from the one asked for."""
-    for name, value in (before or {}).items():
-        if now is not None and now.get(name) != value:
+    if before is None or now is None:
+        return
+    for name in {**before, **now}:
+        if before.get(name) != now.get(name):
             raise CheckpointError(
-                f"The interrupted run had another {name}: {value}, not {now.get(name)}.",
+                f"The interrupted run had another {name}: {before.get(name)}, not {now.get(name)}.",
                 "Give the same, or start a new run under another name.",
             )
 
@@ -254,24 +270,23 @@ def _draw(
     recipe: Recipe,
     step: int,
     share: float,
-    fresh: Callable[[np.random.Generator], Prepared] | None,
+    fresh: Callable[[np.random.Generator, int], Prepared] | None,
     fresh_share: float,
 ) -> Batch:
-    """Draw a batch; generated images share one scene for a quarter of the crops."""
+    """Draw a batch: up to two generated scenes give half of its crops, one crop is all of either."""
     rng = np.random.default_rng([recipe.seed, step])
     jittered = 1.0 if share < 1 - recipe.calm else 0.3
-    real = recipe.batch
+    count, size = recipe.crops(rng)
+    real = count
     made: list[Prepared] = []
     if fresh is not None and (not items or rng.random() < fresh_share):
-        made = [fresh(rng) for _ in range(2)]
-        real = recipe.batch // 2 if items else 0
+        real = count // 2 if items else 0
+        made = [fresh(rng, size) for _ in range(min(2, count - real))]
     batches = []
     if real:
-        batches.append(make_batch(items, weights, real, recipe.size, rng, recipe.canonical, jittered))
+        batches.append(make_batch(items, weights, real, size, rng, recipe.canonical, jittered))
     if made:
-        batches.append(
-            make_batch(made, None, recipe.batch - real, recipe.size, rng, recipe.canonical, jittered)
-        )
+        batches.append(make_batch(made, None, count - real, size, rng, recipe.canonical, jittered))
     if len(batches) == 1:
         return batches[0]
     return Batch(*(torch.cat([getattr(b, n) for b in batches]) for n in Batch.__slots__))
