@@ -12,6 +12,7 @@ import torch
 from napari_attnseg.core.classes import class_map, class_names
 from napari_attnseg.engine import load_engine
 from napari_attnseg.errors import ModelError, OutOfMemoryError, TrainingDataError
+from napari_attnseg.nn import class_course
 from napari_attnseg.nn import course as courses
 from napari_attnseg.nn.checkpoint import read_tensors, save_model
 from napari_attnseg.nn.class_course import class_source, opinion
@@ -33,6 +34,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("NAPARI_ATTNSEG_HOME", str(tmp_path))
     for name, recipe in (("QUICK", QUICK), ("FULL", FULL)):
         monkeypatch.setattr(courses, name, replace(recipe, size=48, batch=2, replay=2, pool=4, scenes=2))
+    monkeypatch.setattr(class_course, "_QUICK_CROPS", {})
     torch.manual_seed(0)
     model = AttnSegNet(widths=(32, 32, 32, 32), depth=1)
     save_model(tmp_path / "models" / "tiny", model, ModelCard("tiny", "Tiny", SMALL, diameter=16.0))
@@ -302,6 +304,7 @@ def test_less_memory_means_fewer_crops(monkeypatch, home):
         return real(self, share)
 
     monkeypatch.setattr(Tuner, "advance", advance)
+    monkeypatch.setattr(class_course, "_QUICK_CROPS", {"batch": 4})
     events = run(steps=2)
     assert any(
         "fewer crops" in e.data["text"] for e in events if isinstance(e, TrainEvent) and e.kind == "note"

@@ -17,7 +17,7 @@ from napari_attnseg.nn import course as courses
 from napari_attnseg.nn import finetune
 from napari_attnseg.nn.adam import AdamW
 from napari_attnseg.nn.augment import Batch
-from napari_attnseg.nn.checkpoint import read_tensors, save_model
+from napari_attnseg.nn.checkpoint import read_tensors, save_model, write_tensors
 from napari_attnseg.nn.course import Course
 from napari_attnseg.nn.deltas import Deltas, trainable
 from napari_attnseg.nn.finetune import train_and_store
@@ -25,7 +25,7 @@ from napari_attnseg.nn.judge import count_objects
 from napari_attnseg.nn.losses import distillation_loss, masked_loss
 from napari_attnseg.nn.model import CANONICAL, AttnSegNet, Outputs
 from napari_attnseg.nn.pool import Pool, Source, make_source, object_share
-from napari_attnseg.nn.tune import FULL, QUICK, Tuner, build_network
+from napari_attnseg.nn.tune import FULL, QUICK, Tuner, build_network, rungs
 from napari_attnseg.params import TrainParams
 from napari_attnseg.records import ModelCard, Sample, TrainEvent, TrainStep
 from napari_attnseg.store import models
@@ -436,11 +436,21 @@ def test_on_a_gpu_without_memory_the_processor_takes_over(monkeypatch):
     """The device is the processor here under another name: what counts is the order of the rungs."""
     course = Course([corrected()], params(), models.find("tiny"), models.home(), lambda: False, None, 0.0)
     course.device = torch.device("cuda")
-    rungs = course._recipes()
-    assert [(r.batch, r.size, d.type) for r, d, _ in rungs] == [
-        (2, 48, "cuda"), (2, 48, "cuda"), (2, 24, "cuda"), (2, 48, "cpu")
+    monkeypatch.setattr(courses, "QUICK", replace(courses.QUICK, batch=4))
+    ways = course._recipes()
+    assert [(r.batch, r.size, d.type) for r, d, _ in ways] == [
+        (4, 48, "cuda"), (2, 48, "cuda"), (2, 24, "cuda"), (4, 48, "cpu")
     ]  # fmt: skip
-    assert "processor" in rungs[-1][2]
+    assert "processor" in ways[-1][2]
+
+
+def test_two_crops_are_the_fewest():
+    """A tier that learns from two at a time can keep fewer ready, then make them smaller."""
+    assert (QUICK.batch, QUICK.replay) == (2, 2)
+    ways = rungs(QUICK, torch.device("cpu"))
+    assert [(r.batch, r.size, r.pool) for r, _, _ in ways] == [(2, 192, 48), (2, 192, 16), (2, 96, 16)]
+    assert "kept ready" in ways[1][2]
+    assert "learnt from at a time" in rungs(FULL, torch.device("cpu"))[1][2]
 
 
 def test_no_memory_at_all_is_one_sentence(monkeypatch, home):
@@ -701,6 +711,28 @@ def cut_at(name: str, cut, **values) -> list:
 def same_weights(name: str, other: str) -> None:
     for key, value in weights(name).items():
         assert torch.equal(value, weights(other)[key]), key
+
+
+def test_a_run_goes_on_where_there_are_fewer_ways_to_learn(home):
+    """It ended on a GPU's last rung, the processor, which a machine without one does not have."""
+    values, path = {"steps": 3, "seed": 3}, home / "runs" / "cut" / "last.safetensors"
+    job = train_and_store(fields(), params("cut", **values), models.find("tiny"))
+    next(e for e in job if isinstance(e, TrainStep))
+    job.close()
+    tensors, meta = read_tensors(path)
+    write_tensors(path, tensors, {**meta, "rung": 3})
+    rest = list(train_and_store(fields(), params("cut", resume=True, **values), models.find("tiny")))
+    assert steps_of(rest) == [2, 3]
+
+
+def test_a_run_that_learnt_from_other_crops_is_refused(home, monkeypatch):
+    values = {"steps": 3, "seed": 3}
+    job = train_and_store(fields(), params("cut", **values), models.find("tiny"))
+    next(e for e in job if isinstance(e, TrainStep))
+    job.close()
+    monkeypatch.setattr(courses, "QUICK", replace(courses.QUICK, size=64))
+    with pytest.raises(CheckpointError, match="another crops"):
+        list(train_and_store(fields(), params("cut", resume=True, **values), models.find("tiny")))
 
 
 @pytest.mark.parametrize("cut", range(1, 8))

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     Opinion = tuple[tuple[float, float], float]  # how far the parent is believed, and the diameter
 
+_QUICK_CROPS: dict[str, Any] = {"batch": 6, "size": 128}
 _PIXELS = 300  # of each class of a sample, by which the classes are told apart at first
 _PLACES = 24  # of each class of a sample, that crops are centred near
 _DOUBT = 0.2  # the parent's opinion never counts less than this
@@ -140,6 +141,11 @@ class ClassCourse(Course):
             features.append(kept[0, :, y, x].T)
             labels.append(torch.from_numpy(sample.labels[tuple(at.T)].astype(np.int64)))
         return torch.cat(features), torch.cat(labels)
+
+    def tier(self) -> Recipe:
+        """Return how it learns while there is memory: with the crops that classes were tried with."""
+        first = super().tier()
+        return first if self.params.tier == "full" else replace(first, **_QUICK_CROPS)
 
     def make_tuner(self, recipe: Recipe, device: torch.device) -> Tuner:
         """Return what takes the steps."""

@@ -238,8 +238,7 @@ class Course:
     def _validate(self) -> list[TrainEvent]:
         said: list[TrainEvent] = []
         if self.held and not self.turned:
-            result = self._judged(self.tuner.state_dict())
-            if result is None:
+            if (result := self._judged(self.tuner.state_dict())) is None:
                 return said
             score = rank(result)
             rises = self.after is None or score > self.top
@@ -297,9 +296,12 @@ class Course:
         self.network = self.start_network().to(self.device)
         self.tuner = self._tuner()
 
+    def tier(self) -> Recipe:
+        """Return how it learns while there is memory."""
+        return FULL if self.params.tier == "full" else QUICK
+
     def _recipes(self) -> list[Rung]:
-        first = replace(FULL if self.params.tier == "full" else QUICK, seed=self.params.seed)
-        return rungs(first, self.device)
+        return rungs(replace(self.tier(), seed=self.params.seed), self.device)
 
     def _tuner(self) -> Tuner:
         recipe, device, _ = self._recipes()[self.rung]
@@ -316,8 +318,7 @@ class Course:
             raise OutOfMemoryError(
                 "There is not enough memory to train.", "Close other programs, or correct in a smaller image."
             )
-        tensors = self.tuner.tensors()
-        step = self.tuner.step
+        tensors, step = self.tuner.tensors(), self.tuner.step
         self.tuner = self._tuner()
         self.tuner.load(tensors, step)
         return steps[self.rung][2]
@@ -367,13 +368,13 @@ class Course:
             "parent": self.parent.card.sha256,
             "tier": self.params.tier,
             **{name: getattr(self.tuner.recipe, name) for name in ("blend", "closing", "renew")},
+            "crops": [getattr(self.tier(), name) for name in ("batch", "replay", "size")],
             "images": len(self.samples),
         }
 
     def _save(self, done: bool = False) -> None:
-        meta = {name: getattr(self, name) for name in _KEPT}
-        meta |= {"step": self.tuner.step, "done": done, "identity": self.identity()}
-        meta["wall"] = self._stand().wall
+        kept = {name: getattr(self, name) for name in _KEPT} | {"step": self.tuner.step, "done": done}
+        meta = {**kept, "wall": self._stand().wall, "identity": self.identity()}
         write_tensors(self.folder / "last.safetensors", self.tuner.tensors(), meta)
         self.saved = time.monotonic()
 
@@ -387,6 +388,7 @@ class Course:
         try:
             for name in _KEPT:
                 setattr(self, name, meta[name])
+            self.rung = min(self.rung, len(self._recipes()) - 1)  # a machine may have fewer than that before
             if self.rung or self.turned:
                 self.tuner = self._tuner()
             self.tuner.load(tensors, int(meta["step"]))

@@ -55,10 +55,10 @@ class Recipe:
         Last share of the run, 0..1, in which what was held out for judging teaches, too.
     """
 
-    batch: int = 6
+    batch: int = 2
     replay: int = 2
-    size: int = 128
-    lr: float = 3e-3
+    size: int = 192
+    lr: float = 2e-3
     decay: float = 1.0
     warmup: int = 10
     ema: float = 0.97
@@ -77,7 +77,7 @@ class Recipe:
 Rung = tuple[Recipe, torch.device, str]  # a way to learn, where, and what is said when it is taken
 
 QUICK = Recipe()
-FULL = Recipe(size=192, lr=1e-3, blend=1.0, closing=0.0)
+FULL = Recipe(batch=6, lr=1e-3, blend=1.0, closing=0.0)
 
 
 def rungs(first: Recipe, device: torch.device) -> list[Rung]:
@@ -85,9 +85,10 @@ def rungs(first: Recipe, device: torch.device) -> list[Rung]:
     name = "This computer" if device.type == "cpu" else "The GPU"
     small = replace(first, batch=2, pool=16, scenes=4)
     tiny = replace(small, size=first.size // 2)
+    fewer = "learnt from at a time" if first.batch > small.batch else "kept ready"
     ways = [
         (first, device, ""),
-        (small, device, f"{name} ran out of memory: fewer crops are learnt from at a time."),
+        (small, device, f"{name} ran out of memory: fewer crops are {fewer}."),
         (tiny, device, f"{name} ran out of memory: crops were made smaller."),
     ]
     if device.type != "cpu":
