@@ -153,6 +153,8 @@ def main() -> None:
     parser.add_argument("--frozen", action="store_true", help="keep the statistics of batch normalisation")
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
+    if args.frozen and args.start is None:
+        parser.error("--frozen keeps statistics that only a model to --start from has.")
 
     torch.manual_seed(args.seed)
     options = {"context": args.context} if args.architecture == "attnseg" else {}

@@ -731,7 +731,7 @@ def test_a_run_that_learnt_from_other_crops_is_refused(home, monkeypatch):
     next(e for e in job if isinstance(e, TrainStep))
     job.close()
     monkeypatch.setattr(courses, "QUICK", replace(courses.QUICK, size=64))
-    with pytest.raises(CheckpointError, match="another crops"):
+    with pytest.raises(CheckpointError, match="another recipe"):
         list(train_and_store(fields(), params("cut", resume=True, **values), models.find("tiny")))
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 COARSE = 16  # blocks of this stride or more are kept of every tape
-_FORMAT = 4
+_FORMAT = 5
 MEMORY = 512 * 2**20
 DISK = 2**30
 
