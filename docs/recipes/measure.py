@@ -157,9 +157,12 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=THRESHOLD)
     parser.add_argument("--classic", action="store_true")
     parser.add_argument("--min-confidence", type=float, default=0.0)
+    parser.add_argument("--tile", type=int, help="side of a tile, pixels; the default of a run without")
     args = parser.parse_args()
 
-    params = SegmentParams(readout=args.readout, threshold=args.threshold, min_confidence=args.min_confidence)
+    params = SegmentParams(
+        readout=args.readout, threshold=args.threshold, min_confidence=args.min_confidence, tile=args.tile
+    )
     engine = engine_of(args)
     methods = {args.model: network(engine, params)} | ({"otsu+watershed": classic} if args.classic else {})
     wanted = set(json.loads(args.images.read_text())) if args.images else None

@@ -79,7 +79,7 @@ def load(folder: Path) -> tuple[list[Prepared], np.ndarray[Any, Any], list[str]]
     return items, weights / weights.sum(), held
 
 
-def scene(rng: np.random.Generator, size: int = 192) -> Prepared:
+def scene(rng: np.random.Generator, size: int) -> Prepared:
     """Make one generated image for crops of a side."""
     make = list(synth.SCENES.values())[rng.integers(len(synth.SCENES))]
     image, labels = make(
