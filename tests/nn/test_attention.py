@@ -36,7 +36,7 @@ def test_fast_equals_explicit(kind: type, shape: tuple[int, int]) -> None:
     module = wake(kind(64))
     x = torch.randn(2, *shape, 64)
     with torch.no_grad():
-        assert (module(x) - module.forward_explicit(x)).abs().max() < 1e-5
+        torch.testing.assert_close(module(x), module.forward_explicit(x), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("pool", [1, 2, 3, 4])
@@ -46,7 +46,9 @@ def test_shared_keys_equal_the_explicit_softmax(shape: tuple[int, int], pool: in
     module = wake(GlobalAttention(64))
     x = torch.randn(2, *shape, 64)
     with torch.no_grad():
-        assert (module(x, None, pool) - module.forward_explicit(x, pool)).abs().max() < 1e-5
+        torch.testing.assert_close(
+            module(x, None, pool), module.forward_explicit(x, pool), atol=1e-5, rtol=1e-5
+        )
 
 
 def test_big_fields_share_keys(monkeypatch) -> None:
@@ -104,7 +106,7 @@ def test_rows_of_the_tape_reproduce_the_output(kind: type, pool: int) -> None:
             mixed.append(torch.from_numpy(weights).reshape(-1) @ v[0, head] + slots @ module.register_v[head])
         with torch.no_grad():
             out = module.proj(torch.cat(mixed))
-        assert (out - expected[0, y, c]).abs().max() < 1e-5
+        torch.testing.assert_close(out, expected[0, y, c], atol=1e-5, rtol=1e-5)
 
 
 def test_local_row_is_zero_outside_the_window() -> None:
@@ -137,7 +139,7 @@ def test_gate_keeps_its_scale_when_the_field_doubles() -> None:
     x = torch.randn(1, 6, 8, 32)
     with torch.no_grad():
         once, twice = gate(x), gate(torch.cat([x, x], dim=2))
-    assert (twice[:, :, :8] - once).abs().max() < 1e-5
+    torch.testing.assert_close(twice[:, :, :8], once, atol=1e-5, rtol=1e-5)
     assert once.abs().max() > 0.1  # and the scale is not zero
 
 
@@ -147,7 +149,7 @@ def test_local_attention_is_equivariant_to_a_shift() -> None:
     with torch.no_grad():
         a, b = module(x), module(x.roll((5, 3), (1, 2)))
     inner = b[:, 5 + 2 : -2, 3 + 2 : -2]
-    assert (inner - a.roll((5, 3), (1, 2))[:, 7:-2, 5:-2]).abs().max() < 1e-5
+    torch.testing.assert_close(inner, a.roll((5, 3), (1, 2))[:, 7:-2, 5:-2], atol=1e-5, rtol=1e-5)
 
 
 def test_global_attention_sees_positions() -> None:
