@@ -3,7 +3,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_attnseg.core.size import AIM, COMFORT, ZOOM_LIMITS, estimate_diameter, settle_zoom, zoom_for
+from napari_attnseg.core.size import (
+    AIM,
+    COARSE,
+    COMFORT,
+    GAIN,
+    SURE,
+    ZOOM_LIMITS,
+    estimate_diameter,
+    settle_zoom,
+    sureness,
+    zoom_for,
+)
 from napari_attnseg.records import DenseMaps
 
 
@@ -66,3 +77,78 @@ def test_a_size_that_is_seen_too_small_at_first_is_corrected_once():
 
     assert settle_zoom(run, 24)[0] == zoom_for(220, 24)
     assert len(runs) == 3
+
+
+def test_a_zoom_at_whose_own_scale_objects_are_at_ease_is_kept():
+    """At zoom 1 they look too large; at the zoom that follows, like such as would need none."""
+    runs = []
+
+    def run(zoom):
+        runs.append(zoom)
+        return maps(96 if zoom == 1 else 60)
+
+    assert settle_zoom(run, 24)[0] == zoom_for(96, 24)
+    assert len(runs) == 2
+
+
+def test_sureness_is_the_mean_probability_of_the_foreground():
+    found = maps(20, foreground=0.2)
+    found.foreground[:8] = 0.6
+    found.foreground[8:16] = 1.0
+    assert sureness(found) == pytest.approx(0.8)
+    assert sureness(maps(20, foreground=0.3)) == 0.0
+
+
+def looks(table, side=256):
+    """Return what ``settle_zoom`` finds where each zoom shows (diameter, probability), and its zooms.
+
+    A quarter of the image is background, but for objects of 60 pixels.
+    """
+    runs = []
+
+    def run(zoom):
+        runs.append(zoom)
+        diameter, probability = table(zoom)
+        found = maps(diameter, probability, (side, side))
+        if diameter != 60:
+            found.foreground[: side // 4] = 0.1
+        return found
+
+    return settle_zoom(run, 24), runs
+
+
+def test_huge_objects_that_look_like_texture_are_found_by_a_second_look():
+    (zoom, found), runs = looks(lambda zoom: (10, 0.7) if zoom > 0.5 else (120, 0.93))
+    assert runs[-1] == zoom == COARSE  # objects of 42 pixels are at ease there
+    assert found.size[0, 0] == 120
+
+
+def test_nothing_found_gets_a_second_look_too():
+    assert looks(lambda zoom: (120, 0.1 if zoom > 0.5 else 0.9))[0][0] == COARSE
+
+
+def test_the_second_look_goes_on_to_the_zoom_that_its_sizes_ask_for():
+    (zoom, _), runs = looks(lambda zoom: (50, 0.7) if zoom == 1 else (35, 0.9))
+    assert runs == [1.0, COARSE, zoom]
+    assert AIM[0] * 24 / 1.1 <= 35 * zoom <= AIM[0] * 24 * 1.1
+
+
+@pytest.mark.parametrize(
+    ("fine", "coarse", "side", "why"),
+    [
+        ((20, SURE + 0.01), (120, 1.0), 256, "sure at once"),
+        ((20, 0.8), (120, 0.8 + GAIN - 0.005), 256, "not much surer"),
+        ((20, 0.7), (20, 0.99), 256, "small objects merge"),
+        ((20, 0.7), (300, 0.99), 256, "one object of all of them"),
+        ((20, 0.7), (120, 0.1), 256, "nothing there"),
+        ((20, 0.7), (120, 0.99), 128, "too few pixels are left"),
+        ((20, 0.7), (60, 0.99), 256, "all is foreground"),
+        ((90, 0.7), (120, 0.99), 256, "much the same zoom"),
+    ],
+)
+def test_the_second_look_is_not_believed(fine, coarse, side, why):
+    (zoom, found), runs = looks(lambda zoom: coarse if zoom == COARSE else fine, side)
+    assert zoom == zoom_for(fine[0], 24), why
+    assert found.size[0, 0] == fine[0]
+    second = why not in {"sure at once", "too few pixels are left", "much the same zoom"}
+    assert (COARSE in runs) == second

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 COMFORT = (0.7, 3.0)  # diameters, as multiples of the canonical one, that need no zoom
 AIM = (0.8, 1.6)  # what smaller and larger ones are brought to: no further than is good for them
 ZOOM_LIMITS = (0.1, 4.0)
+COARSE = 2.0**-1.5  # the zoom of a second look, for objects too large to be seen as such at their own scale
+SURE = 0.9  # mean probability of the foreground from which on no second look is taken
+GAIN = 0.03  # by how much the second look must be surer to count
+_BELIEVED = (0.4, 3.0)  # diameters in the second look, as multiples of the canonical one, that count
+_FULLEST = 0.8  # share of the image that the second look may call foreground: all of it says nothing of sizes
+_FEWEST_PIXELS = 48  # side of an image in the second look, below which it is not taken
 
 
 def estimate_diameter(maps: DenseMaps, threshold: float = 0.5) -> float | None:
@@ -44,6 +50,12 @@ def zoom_for(diameter: float, canonical: float) -> float:
     return float(np.clip(zoom, *ZOOM_LIMITS))
 
 
+def sureness(maps: DenseMaps, threshold: float = 0.5) -> float:
+    """Return the mean foreground probability of the foreground; 0 where there is none."""
+    inside = maps.foreground > threshold
+    return float(maps.foreground[inside].mean()) if inside.any() else 0.0
+
+
 def zoom_search(
     canonical: float, threshold: float = 0.5
 ) -> Generator[float, DenseMaps, tuple[float, DenseMaps]]:
@@ -52,14 +64,31 @@ def zoom_search(
     A caller that wants to stop between two runs of the network drives this itself; see
     :func:`settle_zoom` for the rule and the result.
     """
-    zoom = 1.0
-    maps = yield zoom
-    for _ in range(2):
+    zoom, maps = yield from _follow(1.0, (yield 1.0), canonical, threshold)
+    sure = sureness(maps, threshold)
+    seen = min(maps.foreground.shape) * COARSE
+    if sure >= SURE or seen < _FEWEST_PIXELS or abs(np.log2(zoom / COARSE)) < 0.5:
+        return zoom, maps
+    coarse = yield COARSE
+    diameter = estimate_diameter(coarse, threshold)
+    fits = diameter is not None and _BELIEVED[0] <= diameter * COARSE / canonical <= _BELIEVED[1]
+    full = float((coarse.foreground > threshold).mean()) > _FULLEST
+    if not fits or full or sureness(coarse, threshold) <= sure + GAIN:
+        return zoom, maps
+    return (yield from _follow(COARSE, coarse, canonical, threshold))
+
+
+def _follow(
+    zoom: float, maps: DenseMaps, canonical: float, threshold: float
+) -> Generator[float, DenseMaps, tuple[float, DenseMaps]]:
+    """Go from one zoom to where the sizes seen there ask for, in two passes at most."""
+    for number in range(2):
         diameter = estimate_diameter(maps, threshold)
         if diameter is None:
             break
-        wanted = zoom_for(diameter, canonical)
-        if wanted == zoom or (zoom != 1.0 and max(wanted / zoom, zoom / wanted) <= 1.5):
+        change = zoom_for(diameter * zoom, canonical)
+        wanted = float(np.clip(zoom * change, *ZOOM_LIMITS))
+        if wanted == zoom or (number and max(change, 1 / change) <= 1.5):
             break
         zoom = wanted
         maps = yield zoom
@@ -72,7 +101,9 @@ def settle_zoom(
     """Find the zoom for an image whose object size is not known.
 
     The network runs at zoom 1 and reads the sizes it predicts; where they ask for another zoom it runs
-    there, and once more if that pass asks for a further change of more than a factor 1.5.
+    there, and once more if what it sees there asks for a further change of more than a factor 1.5.  Where
+    it is unsure of the foreground that it found (objects of many times its own size look like texture to
+    it), it takes a second look at zoom ``COARSE``; if that is surer by ``GAIN``, the search goes on there.
 
     Parameters
     ----------
