@@ -832,6 +832,26 @@ def test_the_average_becomes_the_teacher_of_new_crops():
     assert not torch.equal(said[4], parent)
 
 
+def test_what_the_parent_is_sure_of_stays_what_is_taught():
+    """Where the parent is sure of an object all maps come from it, elsewhere from the newest."""
+    tuner = one_tuner()
+    for _ in range(3):
+        tuner.advance()
+    x = torch.linspace(-1, 1, 3 * 48 * 48).reshape(1, 3, 48, 48)
+    with torch.no_grad():
+        parent = tuner.parent(x)
+        chance = torch.sigmoid(parent.foreground)
+        later = torch.func.functional_call(tuner.parent, tuner.deltas.merged_with(tuner.teachers[0][1]), (x,))
+        for keep in (0.0, float(chance.median()), 1.1):
+            tuner.recipe = replace(tuner.recipe, keep=keep)
+            said = tuner._teach(5, x)
+            for name in ("foreground", "distance", "size", "offset"):
+                old, new = getattr(parent, name), getattr(later, name)
+                assert torch.equal(getattr(said, name), torch.where(chance >= keep, old, new)), (name, keep)
+    assert 0.4 < float((chance >= chance.median()).float().mean()) < 0.6
+    assert not torch.equal(parent.foreground, later.foreground)
+
+
 def test_teachers_go_on_from_a_checkpoint():
     one, two, never = one_tuner(), one_tuner(), one_tuner(renew=0)
     for _ in range(5):

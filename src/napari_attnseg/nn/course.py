@@ -368,7 +368,7 @@ class Course:
             "parent": self.parent.card.sha256,
             "tier": self.params.tier,
             **{name: getattr(self.tuner.recipe, name) for name in ("blend", "closing", "renew")},
-            "recipe": [getattr(self.tier(), name) for name in ("batch", "replay", "size")],
+            "recipe": [getattr(self.tier(), name) for name in ("batch", "replay", "size", "keep")],
             "images": len(self.samples),
         }
 

@@ -47,6 +47,9 @@ class Recipe:
     renew : int
         Steps after which the average learnt so far becomes the teacher of the samples' new crops (Tarvainen
         and Valpola 2017, arXiv 1703.01780); until then, and always with 0, it is the parent.
+    keep : float
+        Foreground probability from which on the parent stays the teacher of an unknown pixel: an object that
+        it was sure of and the user left.  A teacher that learns could forget it, and its pupil with it.
     blend : float
         How far the tuned weights lie on the way from the parent's to the learned ones, 0..1: on a part of the
         way a network keeps more of what it could and often does better on new images, too (Wortsman et al.
@@ -67,12 +70,15 @@ class Recipe:
     old: float = 2.0
     sure: float = 0.3
     renew: int = 24
+    keep: float = 0.8
     blend: float = 0.85
     closing: float = 0.5
     pool: int = 48
     scenes: int = 24
     seed: int = 0
 
+
+_TAUGHT = ("foreground", "distance", "size", "offset")  # the maps of a teacher that count
 
 Rung = tuple[Recipe, torch.device, str]  # a way to learn, where, and what is said when it is taken
 
@@ -218,13 +224,21 @@ class Tuner:
             self.teachers.pop(0)
 
     def _teach(self, group: int, x: Tensor) -> Outputs:
-        """Return what the teacher says that was the newest when a group was drawn."""
+        """Return what is taught of a group's crops.
+
+        That is what the teacher says that was the newest when the group was drawn, and the parent where it
+        is sure of an object.
+        """
+        first = cast("Outputs", self.parent(x))
         drawn = group - len(self.user.groups)  # by the step of that number; the first fill before all
         for step, state in reversed(self.teachers):
             if step <= drawn:
-                out: Outputs = torch.func.functional_call(self.parent, self.deltas.merged_with(state), (x,))
-                return out
-        return cast("Outputs", self.parent(x))
+                weights = self.deltas.merged_with(state)
+                later = cast("Outputs", torch.func.functional_call(self.parent, weights, (x,)))
+                sure = torch.sigmoid(first.foreground).amax(1, keepdim=True) >= self.recipe.keep
+                chosen = {n: torch.where(sure, getattr(first, n), getattr(later, n)) for n in _TAUGHT}
+                return replace(later, **chosen)
+        return first
 
     def turn(self, source: Source, step: int) -> None:
         """Draw the user's crops from another source after ``step`` steps: those in the pool run out."""
