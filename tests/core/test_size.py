@@ -95,8 +95,8 @@ def test_sureness_is_the_mean_probability_of_the_foreground():
     found = maps(20, foreground=0.2)
     found.foreground[:8] = 0.6
     found.foreground[8:16] = 1.0
-    assert sureness(found) == pytest.approx(0.8)
-    assert sureness(maps(20, foreground=0.3)) == 0.0
+    assert sureness(found.foreground) == pytest.approx(0.8)
+    assert sureness(maps(20, foreground=0.3).foreground) == 0.0
 
 
 def looks(table, side=256):
@@ -141,6 +141,7 @@ def test_the_second_look_goes_on_to_the_zoom_that_its_sizes_ask_for():
         ((20, 0.7), (20, 0.99), 256, "small objects merge"),
         ((20, 0.7), (300, 0.99), 256, "one object of all of them"),
         ((20, 0.7), (120, 0.1), 256, "nothing there"),
+        ((20, 0.6), (120, 0.7), 256, "surer, but not sure"),
         ((20, 0.7), (120, 0.99), 128, "too few pixels are left"),
         ((20, 0.7), (60, 0.99), 256, "all is foreground"),
         ((90, 0.7), (120, 0.99), 256, "much the same zoom"),
@@ -152,3 +153,38 @@ def test_the_second_look_is_not_believed(fine, coarse, side, why):
     assert found.size[0, 0] == fine[0]
     second = why not in {"sure at once", "too few pixels are left", "much the same zoom"}
     assert (COARSE in runs) == second
+
+
+def test_the_search_goes_back_to_the_second_look_where_what_follows_is_less_sure():
+    looked = {1.0: (35, 0.6), COARSE: (30, 0.9)}
+    (zoom, found), runs = looks(lambda zoom: looked.get(zoom, (10, 0.55)))
+    assert zoom == COARSE
+    assert found.size[0, 0] == 30
+    assert len(runs) > 2
+
+
+@pytest.mark.parametrize(("inside", "zoom"), [(60, COARSE), (9, 1.0)])
+def test_a_few_pixels_are_no_second_look(inside, zoom):
+    """An image that is blank at its own scale, with a patch of so many pixels a side in the second look."""
+
+    def run(at):
+        found = maps(120, 0.1, (256, 256))
+        if at == COARSE:
+            found.foreground[100 : 100 + inside, 100 : 100 + inside] = 0.95
+        return found
+
+    assert settle_zoom(run, 24)[0] == zoom
+
+
+@pytest.mark.parametrize(("where", "zoom"), [(300, COARSE), (20, 1.0)])
+def test_looks_are_compared_on_what_both_saw(where, zoom):
+    """The second look sees more of a large plane than its centre, and is sure there or elsewhere."""
+
+    def run(at):
+        if at == 1.0:
+            return maps(20, 0.7, (256, 256))
+        found = maps(120, 0.1, (700, 700))
+        found.foreground[where : where + 100, where : where + 100] = 0.95
+        return found
+
+    assert settle_zoom(run, 24)[0] == zoom

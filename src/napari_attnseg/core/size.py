@@ -9,6 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    import numpy.typing as npt
+
     from napari_attnseg.records import DenseMaps
 
 COMFORT = (0.7, 3.0)  # diameters, as multiples of the canonical one, that need no zoom
@@ -18,6 +20,9 @@ COARSE = 2.0**-1.5  # the zoom of a second look, for objects too large to be see
 SURE = 0.9  # mean probability of the foreground from which on no second look is taken
 GAIN = 0.03  # by how much the second look must be surer to count
 _BELIEVED = (0.4, 3.0)  # diameters in the second look, as multiples of the canonical one, that count
+_CREDIBLE = 0.75  # sureness of a second look, below which it does not count
+_NEAR = 0.5  # a zoom so near to that of the second look that none is taken
+_SMALLEST_AREA = 100  # pixels of the image that a second look must call foreground
 _FULLEST = 0.8  # share of the image that the second look may call foreground: all of it says nothing of sizes
 _FEWEST_PIXELS = 48  # side of an image in the second look, below which it is not taken
 
@@ -50,10 +55,10 @@ def zoom_for(diameter: float, canonical: float) -> float:
     return float(np.clip(zoom, *ZOOM_LIMITS))
 
 
-def sureness(maps: DenseMaps, threshold: float = 0.5) -> float:
-    """Return the mean foreground probability of the foreground; 0 where there is none."""
-    inside = maps.foreground > threshold
-    return float(maps.foreground[inside].mean()) if inside.any() else 0.0
+def sureness(foreground: npt.NDArray[np.float32], threshold: float = 0.5) -> float:
+    """Return the mean probability of the foreground of a map of probabilities; 0 where there is none."""
+    inside = foreground > threshold
+    return float(foreground[inside].mean()) if inside.any() else 0.0
 
 
 def zoom_search(
@@ -65,17 +70,36 @@ def zoom_search(
     :func:`settle_zoom` for the rule and the result.
     """
     zoom, maps = yield from _follow(1.0, (yield 1.0), canonical, threshold)
-    sure = sureness(maps, threshold)
     seen = min(maps.foreground.shape) * COARSE
-    if sure >= SURE or seen < _FEWEST_PIXELS or abs(np.log2(zoom / COARSE)) < 0.5:
+    if sureness(maps.foreground, threshold) >= SURE or seen < _FEWEST_PIXELS or zoom <= _NEAR:
         return zoom, maps
     coarse = yield COARSE
-    diameter = estimate_diameter(coarse, threshold)
-    fits = diameter is not None and _BELIEVED[0] <= diameter * COARSE / canonical <= _BELIEVED[1]
-    full = float((coarse.foreground > threshold).mean()) > _FULLEST
-    if not fits or full or sureness(coarse, threshold) <= sure + GAIN:
+    if not _surer(coarse, maps, threshold) or not _plausible(coarse, canonical, threshold):
         return zoom, maps
-    return (yield from _follow(COARSE, coarse, canonical, threshold))
+    found = yield from _follow(COARSE, coarse, canonical, threshold)
+    return found if _surer(found[1], maps, threshold) else (COARSE, coarse)
+
+
+def _surer(coarse: DenseMaps, fine: DenseMaps, threshold: float) -> bool:
+    """Tell whether a look is sure, and surer than another; both are of windows around one centre."""
+    both = coarse.foreground, fine.foreground
+    shape = np.minimum(both[0].shape, both[1].shape)
+    second, first = (sureness(_middle(p, shape), threshold) for p in both)
+    return second > max(first + GAIN, _CREDIBLE)
+
+
+def _middle(x: npt.NDArray[np.float32], shape: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Return the central part of a map, (h, w) pixels."""
+    top, left = (np.array(x.shape) - shape) // 2
+    return x[top : top + shape[0], left : left + shape[1]]
+
+
+def _plausible(coarse: DenseMaps, canonical: float, threshold: float) -> bool:
+    """Tell whether the objects of a second look have sizes that it can tell."""
+    diameter, share = estimate_diameter(coarse, threshold), float((coarse.foreground > threshold).mean())
+    if diameter is None or share > _FULLEST or share * coarse.foreground.size < _SMALLEST_AREA:
+        return False
+    return _BELIEVED[0] <= diameter * COARSE / canonical <= _BELIEVED[1]
 
 
 def _follow(
@@ -103,7 +127,8 @@ def settle_zoom(
     The network runs at zoom 1 and reads the sizes it predicts; where they ask for another zoom it runs
     there, and once more if what it sees there asks for a further change of more than a factor 1.5.  Where
     it is unsure of the foreground that it found (objects of many times its own size look like texture to
-    it), it takes a second look at zoom ``COARSE``; if that is surer by ``GAIN``, the search goes on there.
+    it), it takes a second look at zoom ``COARSE``; if that is surer by ``GAIN`` and sees objects of sizes
+    that it can tell, the search goes on there, or ends there where going on leads to what is less sure.
 
     Parameters
     ----------

@@ -52,10 +52,10 @@ class Group:
 
 
 def scale_of(rng: np.random.Generator, median: float, canonical: float) -> float:
-    """Draw a scale: mostly the zoom at which the model will see such objects, within a quarter octave."""
+    """Draw a scale: mostly the zoom that objects of this size ask for at first, within 0.4 octaves."""
     zoom = zoom_for(median, canonical)
     if rng.random() < 0.2:
-        zoom = 1.0  # at which the object size is read
+        zoom = 1.0  # at which the object size is read first
     return float(np.clip(zoom * 2.0 ** rng.uniform(-0.4, 0.4), 5.0 / median, 160.0 / median))
 
 
