@@ -99,19 +99,17 @@ def test_sureness_is_the_mean_probability_of_the_foreground():
     assert sureness(maps(20, foreground=0.3).foreground) == 0.0
 
 
-def looks(table, side=256):
+def looks(table, side=256, ground=0.25):
     """Return what ``settle_zoom`` finds where each zoom shows (diameter, probability), and its zooms.
 
-    A quarter of the image is background, but for objects of 60 pixels.
+    The share ``ground`` of the image is background.
     """
     runs = []
 
     def run(zoom):
         runs.append(zoom)
-        diameter, probability = table(zoom)
-        found = maps(diameter, probability, (side, side))
-        if diameter != 60:
-            found.foreground[: side // 4] = 0.1
+        found = maps(*table(zoom), (side, side))
+        found.foreground[: round(ground * side)] = 0.1
         return found
 
     return settle_zoom(run, 24), runs
@@ -134,25 +132,24 @@ def test_the_second_look_goes_on_to_the_zoom_that_its_sizes_ask_for():
 
 
 @pytest.mark.parametrize(
-    ("fine", "coarse", "side", "why"),
+    ("fine", "coarse", "image", "taken"),
     [
-        ((20, SURE + 0.01), (120, 1.0), 256, "sure at once"),
-        ((20, 0.8), (120, 0.8 + GAIN - 0.005), 256, "not much surer"),
-        ((20, 0.7), (20, 0.99), 256, "small objects merge"),
-        ((20, 0.7), (300, 0.99), 256, "one object of all of them"),
-        ((20, 0.7), (120, 0.1), 256, "nothing there"),
-        ((20, 0.6), (120, 0.7), 256, "surer, but not sure"),
-        ((20, 0.7), (120, 0.99), 128, "too few pixels are left"),
-        ((20, 0.7), (60, 0.99), 256, "all is foreground"),
-        ((90, 0.7), (120, 0.99), 256, "much the same zoom"),
+        pytest.param((20, SURE + 0.01), (120, 1.0), {}, False, id="sure at once"),
+        pytest.param((20, 0.8), (120, 0.8 + GAIN - 0.005), {}, True, id="not much surer"),
+        pytest.param((20, 0.7), (20, 0.99), {}, True, id="small objects merge"),
+        pytest.param((20, 0.7), (300, 0.99), {}, True, id="one object of all of them"),
+        pytest.param((20, 0.7), (120, 0.1), {}, True, id="nothing there"),
+        pytest.param((20, 0.6), (120, 0.7), {}, True, id="surer, but not sure"),
+        pytest.param((20, 0.7), (60, 0.99), {"ground": 0}, True, id="all is foreground"),
+        pytest.param((20, 0.7), (120, 0.99), {"side": 128}, False, id="too few pixels are left"),
+        pytest.param((90, 0.7), (120, 0.99), {}, False, id="much the same zoom"),
     ],
 )
-def test_the_second_look_is_not_believed(fine, coarse, side, why):
-    (zoom, found), runs = looks(lambda zoom: coarse if zoom == COARSE else fine, side)
-    assert zoom == zoom_for(fine[0], 24), why
+def test_the_second_look_is_not_believed(fine, coarse, image, taken):
+    (zoom, found), runs = looks(lambda zoom: coarse if zoom == COARSE else fine, **image)
+    assert zoom == zoom_for(fine[0], 24)
     assert found.size[0, 0] == fine[0]
-    second = why not in {"sure at once", "too few pixels are left", "much the same zoom"}
-    assert (COARSE in runs) == second
+    assert (COARSE in runs) == taken
 
 
 def test_the_search_goes_back_to_the_second_look_where_what_follows_is_less_sure():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from napari_attnseg.core import normalize
 from napari_attnseg.core.axes import source_of
-from napari_attnseg.core.size import zoom_for
+from napari_attnseg.core.size import COARSE, zoom_for
 from napari_attnseg.errors import InputError, ModelError
 from napari_attnseg.jobs import bigimage, planes
 from napari_attnseg.jobs import encode as encoding
@@ -125,6 +126,25 @@ def test_a_large_plane_reads_its_size_from_the_centre():
     engine = FakeEngine(sees=24.0)
     run(source_of(np.zeros((2049, 1100), np.uint8)), SegmentParams(), engine)
     assert engine.calls[0] == ((1024, 1024), 1.0)
+
+
+class Unsure(FakeEngine):
+    """An engine to which objects of 100 pixels are texture but in the second look."""
+
+    def maps(self, image, *, zoom=1.0, norm=None):
+        found = super().maps(image, zoom=zoom, norm=norm)
+        sure, size = (0.95, 100) if zoom == COARSE else (0.7, 20)
+        inside = np.where(found.foreground > 0.5, sure, 0).astype(np.float32)
+        return replace(found, foreground=inside, size=np.full_like(found.size, size))
+
+
+@pytest.mark.parametrize(("shape", "first"), [((200, 200), (200, 200)), ((2100, 1100), (1024, 1024))])
+def test_a_second_look_is_of_the_whole_plane_and_kept(shape, first):
+    image, _ = blobs(shape)
+    engine = Unsure()
+    _, encoded = run(source_of(image), SegmentParams(), engine)
+    assert engine.calls == [(first, 1.0), (shape, COARSE)]
+    assert encoded.zoom[PlaneKey()] == COARSE
 
 
 def test_small_objects_get_smaller_tiles():
