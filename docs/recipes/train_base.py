@@ -19,8 +19,9 @@ import csv
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -35,6 +36,9 @@ from napari_attnseg.nn.train import Recipe, train_steps
 from napari_attnseg.records import ModelCard, Sample
 from napari_attnseg.store.models import find, read_card
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 # share of the crops by kind: common kinds are held down, rare ones lifted
 SHARES = {
     "fluo": 0.45,
@@ -45,6 +49,10 @@ SHARES = {
     "EM_chloroplast": 0.02,
 }
 HELD_OUT = 20  # every 20th image of a kind is kept for calibration and never trained on
+# what a card tells of a segment that others went on from
+_TOLD = (
+    "version", "averaged", "seed", "steps", "crops", "fields", "frozen", "often", "hours", "rate", "finished",
+)  # fmt: skip
 
 
 def to_sample(image: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> Sample:
@@ -79,9 +87,10 @@ def load(folder: Path) -> tuple[list[Prepared], np.ndarray[Any, Any], list[str]]
     return items, weights / weights.sum(), held
 
 
-def scene(rng: np.random.Generator, size: int) -> Prepared:
-    """Make one generated image for crops of a side."""
-    make = list(synth.SCENES.values())[rng.integers(len(synth.SCENES))]
+def scene(rng: np.random.Generator, size: int, often: Sequence[str] = ()) -> Prepared:
+    """Make one generated image for crops of a side, three times as likely one of ``often`` as another."""
+    names = [*synth.SCENES, *often, *often]
+    make = synth.SCENES[names[rng.integers(len(names))]]
     image, labels = make(
         (size + 32, size + 32),
         int(rng.integers(2**31)),
@@ -116,8 +125,7 @@ def go_on(model: torch.nn.Module, start: str) -> list[dict[str, Any]]:
     print(f"{len(fitting)} of {len(mine)} tensors taken from '{start}'", file=sys.stderr)
     training = dict(card.training)
     before = training.pop("segments_before", [])
-    kept = ("version", "averaged", "seed", "steps", "crops", "fields", "frozen", "hours", "rate", "finished")
-    return [*before, {k: training[k] for k in kept if k in training}]
+    return [*before, {k: training[k] for k in _TOLD if k in training}]
 
 
 def start_votes(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> None:
@@ -141,6 +149,10 @@ def main() -> None:
     parser.add_argument("--context", default="local+global")
     parser.add_argument("--architecture", default="attnseg", choices=["attnseg", "article"])
     parser.add_argument("--generated", type=float, default=0.4, help="share of steps with generated scenes")
+    parser.add_argument(
+        "--often", nargs="*", default=[], choices=list(synth.SCENES), metavar="SCENE",
+        help="generated scenes that are drawn three times as often as others: " + ", ".join(synth.SCENES),
+    )  # fmt: skip
     parser.add_argument("--start", help="a model to go on from, with a new warm-up: a name or a folder")
     parser.add_argument("--rate", type=float, default=2e-3, help="learning rate after the warm-up")
     parser.add_argument("--attention", type=float, default=0.1, help="weight of the attention heads' loss")
@@ -181,7 +193,7 @@ def main() -> None:
         weights=weights,
         checkpoint=args.work / "last.safetensors",
         resume=args.resume,
-        fresh=scene,
+        fresh=partial(scene, often=args.often),
         fresh_share=args.generated,
     )
     last = None
@@ -215,6 +227,7 @@ def main() -> None:
             "frozen": args.frozen,
             "rate": args.rate,
             "generated_share": args.generated,
+            "often": args.often,
             "attention_loss": args.attention,
             "calm_share": args.calm,
             "shares": SHARES,

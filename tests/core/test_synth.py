@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
+from skimage.measure import regionprops
 from skimage.segmentation import find_boundaries
 
+from napari_attnseg.core.colonies import grow
 from napari_attnseg.core.shapes import relabel, scatter, tessellate
 from napari_attnseg.core.synth import SCENES, packed
 
@@ -17,6 +19,7 @@ FORMS = {
     "photo": ("uint8", 3),
     "stained": ("uint8", 3),
     "packed": ("uint8", 2),
+    "colony": ("uint8", 2),
 }
 
 
@@ -87,3 +90,35 @@ def test_density_and_diameter_are_followed() -> None:
     small, large = (scatter((200, 200), 1, diameter=d, clustered=0.0) for d in (10.0, 40.0))
     areas = [np.median(np.bincount(x.ravel())[1:]) for x in (small, large)]
     assert areas[1] > 8 * areas[0]
+
+
+def spread_of(labels: np.ndarray) -> tuple[list[float], list[float], list[float]]:
+    """Return length, width and direction of the objects that do not touch the border."""
+    inner = np.setdiff1d(labels, np.concatenate([labels[[0, -1]].ravel(), labels[:, [0, -1]].ravel()]))
+    found = [p for p in regionprops(labels) if p.label in inner]
+    return (
+        [p.axis_major_length for p in found],
+        [p.axis_minor_length for p in found],
+        [p.orientation for p in found],
+    )
+
+
+@pytest.mark.parametrize(("aspect", "least", "most"), [(1.0, 1.0, 1.3), (3.0, 2.0, 4.5), (6.0, 4.0, 9.0)])
+def test_cells_of_a_colony_are_as_wide_and_long_as_asked(aspect: float, least: float, most: float) -> None:
+    labels = grow((300, 300), np.random.default_rng(1), width=10.0, aspect=aspect, density=0.2, gap=0.3)
+    long, wide, _ = spread_of(labels)
+    assert len(long) >= 15
+    assert 9 <= np.median(wide) <= 11.5
+    assert least <= np.median(np.array(long) / wide) <= most
+
+
+def test_cells_of_a_colony_lie_side_by_side() -> None:
+    """Neighbours share their direction, and with a gap below 0 their borders."""
+    labels = grow((300, 300), np.random.default_rng(2), aspect=4.0, density=0.5, order=0.1, gap=-0.1)
+    right = (labels[:, 1:] != labels[:, :-1]) & (labels[:, 1:] > 0) & (labels[:, :-1] > 0)
+    pairs = np.unique(np.stack([labels[:, :-1][right], labels[:, 1:][right]], axis=1), axis=0)
+    assert len(pairs) > 0.5 * labels.max()
+    turns = {p.label: p.orientation for p in regionprops(labels) if p.axis_minor_length > 4}
+    apart = np.array([turns[a] - turns[b] for a, b in pairs if a in turns and b in turns])
+    apart = np.abs((apart + np.pi / 2) % np.pi - np.pi / 2)
+    assert np.median(apart) < 0.25

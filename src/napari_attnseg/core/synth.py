@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_attnseg.core.colonies import grow
 from napari_attnseg.core.shapes import scatter, smooth_noise, tessellate
 
 if TYPE_CHECKING:
@@ -234,6 +235,63 @@ def packed(
     return (np.clip(scene, 0, 1) * 255).astype(np.uint8), labels
 
 
+def colony(
+    shape: tuple[int, int] = (512, 512),
+    seed: int = 0,
+    *,
+    diameter: float = 16.0,
+    density: float = 0.4,
+    **_other: float | str,
+) -> tuple[npt.NDArray[np.uint8], Labels]:
+    """Return bacteria in colonies: (image uint8 (H, W), labels).
+
+    Rods, curved ones, filaments and cocci.  One of three looks is drawn: phase contrast (dark, or bright
+    in the negative kind, with a halo that brightens the middle of a colony), bright-field (a dark and a
+    bright rim, hardly any inside), or fluorescence of the cytoplasm or of the membrane.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    rng = np.random.default_rng(seed)
+    aspect = float(rng.choice([1.0, rng.uniform(2, 4), rng.uniform(4, 9)], p=[0.15, 0.65, 0.2]))
+    width = max(3.5, diameter / (1.13 * np.sqrt(aspect)))
+    pressed = rng.random() < 0.6  # cell to cell, with hardly anything between them
+    labels = grow(
+        shape,
+        rng,
+        width=width,
+        aspect=aspect,
+        density=density,
+        order=rng.uniform(0.02, 0.4),
+        curved=rng.choice([0.1, rng.uniform(0.2, 1.2)], p=[0.7, 0.3]),
+        gap=rng.uniform(-0.12, 0.0) if pressed else rng.choice([rng.uniform(0, 0.15), rng.uniform(0.1, 0.6)]),
+        fill=rng.uniform(0.1, 0.45) if pressed else 0.0,
+    )
+    mask = labels > 0
+    # the thickness of a cell: round, or flat-topped with thin lines to its neighbours
+    dome = np.clip((_edges(labels) - rng.uniform(0, 0.6)) / (rng.uniform(0.15, 0.5) * width), 0, 1)
+    body = np.sqrt(dome) * mask * _per_object(rng, labels, rng.uniform(0.5, 0.95), 1.0)
+    body *= 1 + rng.uniform(0.0, 0.15) * smooth_noise(rng, shape, max(1.0, 0.2 * width))
+    look = rng.choice(3, p=[0.6, 0.15, 0.25])
+    if look == 0:
+        wide = width * float(np.exp(rng.uniform(np.log(0.6), np.log(5))))
+        blurred = gaussian_filter(body, rng.uniform(0.4, 1.1))
+        scene = blurred - rng.uniform(0.4, 1.0) * gaussian_filter(body, wide)
+        scene *= -rng.uniform(0.35, 0.9) if rng.random() < 0.85 else rng.uniform(0.35, 0.9)
+        scene += 0.5 + rng.uniform(0, 0.05) * smooth_noise(rng, shape, 60)
+    elif look == 1:
+        fine, coarse = (gaussian_filter(body, width * rng.uniform(*r)) for r in ((0.1, 0.2), (0.25, 0.5)))
+        scene = 0.5 + rng.choice([-1.0, 1.0]) * rng.uniform(0.3, 1.2) * (fine - coarse)
+    else:
+        if rng.random() < 0.35:  # membranes
+            body = mask * np.exp(-((_edges(labels) / rng.uniform(1.0, 2.0)) ** 2)) + 0.2 * body
+        body *= _per_object(rng, labels, rng.uniform(0.3, 0.9), 1.0)
+        scene = 0.05 + 0.8 * gaussian_filter(body, rng.uniform(0.6, 1.0 + 0.12 * width))
+    dirt = smooth_noise(rng, shape, rng.uniform(1.5, 4)) > rng.uniform(2.5, 3.5)
+    scene = scene + rng.uniform(-0.15, 0.15) * gaussian_filter(dirt * 1.0, 1.0)
+    scene += 0.01 * smooth_noise(rng, shape, 3) + rng.normal(0, rng.uniform(0.003, 0.04), shape)
+    return (np.clip(scene, 0, 1) * 255).astype(np.uint8), labels
+
+
 SCENES = {
     "fluorescence": fluorescence,
     "phase_contrast": phase_contrast,
@@ -241,4 +299,5 @@ SCENES = {
     "photo": photo,
     "stained": stained,
     "packed": packed,
+    "colony": colony,
 }
