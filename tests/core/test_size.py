@@ -3,13 +3,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_attnseg.core import size
 from napari_attnseg.core.size import (
+    AGREED,
     AIM,
+    BETTER,
     COARSE,
     COMFORT,
     GAIN,
     SURE,
     ZOOM_LIMITS,
+    agreement,
     estimate_diameter,
     settle_zoom,
     sureness,
@@ -126,7 +130,7 @@ def test_nothing_found_gets_a_second_look_too():
 
 
 def test_the_second_look_goes_on_to_the_zoom_that_its_sizes_ask_for():
-    (zoom, _), runs = looks(lambda zoom: (50, 0.7) if zoom == 1 else (35, 0.9))
+    (zoom, _), runs = looks(lambda zoom: (50, 0.7) if zoom == 1 else (35, 0.95))
     assert runs == [1.0, COARSE, zoom]
     assert AIM[0] * 24 / 1.1 <= 35 * zoom <= AIM[0] * 24 * 1.1
 
@@ -185,3 +189,55 @@ def test_looks_are_compared_on_what_both_saw(where, zoom):
         return found
 
     assert settle_zoom(run, 24)[0] == zoom
+
+
+def test_votes_agree_where_all_of_an_object_go_to_one_place():
+    found = maps(16, foreground=0.1, shape=(64, 64))
+    found.foreground[8:24, 8:24] = 0.95
+    y, x = np.mgrid[:64, :64]
+    found.offset[:] = np.stack([15.5 - y, 15.5 - x])
+    together = agreement(found)
+    assert together > 0.95
+    found.offset[:] = np.random.default_rng(0).uniform(-16, 16, (2, 64, 64))
+    assert agreement(found) < 0.5 * together
+    assert agreement(maps(16, foreground=0.1)) == 0.0
+
+
+def votes(monkeypatch, agreed, probability=0.8):
+    """Return the zoom where each one's votes agree as ``agreed`` says (nearest zoom), and the zooms tried."""
+    runs = []
+
+    def run(zoom):
+        runs.append(round(zoom, 2))
+        found = maps(24, probability)
+        found.distance[:] = agreed[min(agreed, key=lambda z: abs(z - zoom))]
+        return found
+
+    monkeypatch.setattr(size, "agreement", lambda found: float(found.distance[0, 0]))
+    return round(settle_zoom(run, 24)[0], 2), runs
+
+
+@pytest.mark.parametrize(
+    ("agreed", "zoom", "tried"),
+    [
+        pytest.param({1: AGREED + 0.01, 0.71: 1}, 1, [1], id="they agree"),
+        pytest.param({1: 0.5, 0.71: 0.8, 0.5: 0.7, 1.41: 1}, 0.71, [1, 0.71, 0.5], id="coarser"),
+        pytest.param({1: 0.5, 0.71: 0.7, 0.5: 0.8, 0.35: 1}, 0.5, [1, 0.71, 0.5], id="two steps at most"),
+        pytest.param({1: 0.5, 0.71: 0.95, 0.5: 1}, 0.71, [1, 0.71], id="good enough"),
+        pytest.param({1: 0.5, 0.71: 0.4, 1.41: 0.6, 2: 0.5}, 1.41, [1, 0.71, 1.41, 2], id="finer"),
+        pytest.param(
+            {1: 0.5, 0.71: 0.5 + BETTER - 0.01, 1.41: 0.5}, 1, [1, 0.71, 1.41], id="not much better"
+        ),
+    ],
+)
+def test_zooms_beside_are_tried_where_votes_do_not_agree(monkeypatch, agreed, zoom, tried):
+    agreed = {np.sqrt(2) ** round(2 * np.log2(z)): a for z, a in agreed.items()}
+    assert votes(monkeypatch, agreed) == (zoom, tried)
+
+
+def test_a_sure_network_is_not_asked_whether_its_votes_agree(monkeypatch):
+    assert votes(monkeypatch, {1: 0.1, 0.7: 1}, SURE + 0.01) == (1, [1])
+
+
+def test_nothing_found_stays_at_its_zoom(monkeypatch):
+    assert votes(monkeypatch, {1: 0.0, 0.7: 1}, 0.1) == (1, [1])

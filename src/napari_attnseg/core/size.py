@@ -1,10 +1,12 @@
-"""How large the objects are, read from the network's own size map, and the zoom that follows."""
+"""How large the objects are, read from the network's own maps, and the zoom that follows."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from napari_attnseg.core.postprocess import find_seeds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -24,6 +26,9 @@ _CREDIBLE = 0.75  # sureness of a second look, below which it does not count
 _NEAR = 0.5  # a zoom so near to that of the second look that none is taken
 _SMALLEST_AREA = 100  # pixels of the image that a second look must call foreground
 _FULLEST = 0.8  # share of the image that the second look may call foreground: all of it says nothing of sizes
+AGREED = 0.9  # agreement of the votes, below which neighbouring zooms are tried
+BETTER = 0.03  # by how much the votes must agree better there
+_STEPS = (2.0**-0.5, 2.0**0.5)  # to the neighbouring zooms, the coarser first
 _FEWEST_PIXELS = 48  # side of an image in the second look, below which it is not taken
 
 
@@ -61,6 +66,15 @@ def sureness(foreground: npt.NDArray[np.float32], threshold: float = 0.5) -> flo
     return float(foreground[inside].mean()) if inside.any() else 0.0
 
 
+def agreement(maps: DenseMaps) -> float:
+    """Return how well the votes agree, 0..1: the mean attention of foreground pixels on their seed.
+
+    Where objects have a size that the network does not see well, their pixels vote for many places.
+    """
+    weight = find_seeds(maps).weight
+    return float(weight.mean()) if len(weight) else 0.0
+
+
 def zoom_search(
     canonical: float, threshold: float = 0.5
 ) -> Generator[float, DenseMaps, tuple[float, DenseMaps]]:
@@ -69,6 +83,14 @@ def zoom_search(
     A caller that wants to stop between two runs of the network drives this itself; see
     :func:`settle_zoom` for the rule and the result.
     """
+    zoom, maps = yield from _by_size(canonical, threshold)
+    if sureness(maps.foreground, threshold) >= SURE or estimate_diameter(maps, threshold) is None:
+        return zoom, maps
+    return (yield from _by_votes(zoom, maps))
+
+
+def _by_size(canonical: float, threshold: float) -> Generator[float, DenseMaps, tuple[float, DenseMaps]]:
+    """Go where the sizes ask for, from a second look where the first was unsure and that is surer."""
     zoom, maps = yield from _follow(1.0, (yield 1.0), canonical, threshold)
     seen = min(maps.foreground.shape) * COARSE
     if sureness(maps.foreground, threshold) >= SURE or seen < _FEWEST_PIXELS or zoom <= _NEAR:
@@ -78,6 +100,25 @@ def zoom_search(
         return zoom, maps
     found = yield from _follow(COARSE, coarse, canonical, threshold)
     return found if _surer(found[1], maps, threshold) else (COARSE, coarse)
+
+
+def _by_votes(zoom: float, maps: DenseMaps) -> Generator[float, DenseMaps, tuple[float, DenseMaps]]:
+    """Go on to neighbouring zooms while the votes agree better there, in three passes at most."""
+    agreed = agreement(maps)
+    for step in _STEPS:
+        moved = False
+        for _ in range(2):
+            wanted = float(np.clip(zoom * step, *ZOOM_LIMITS))
+            if agreed >= AGREED or wanted == zoom:
+                break
+            other = yield wanted
+            found = agreement(other)
+            if found < agreed + BETTER:
+                break
+            zoom, maps, agreed, moved = wanted, other, found, True
+        if moved:
+            break
+    return zoom, maps
 
 
 def _surer(coarse: DenseMaps, fine: DenseMaps, threshold: float) -> bool:
@@ -129,6 +170,8 @@ def settle_zoom(
     it is unsure of the foreground that it found (objects of many times its own size look like texture to
     it), it takes a second look at zoom ``COARSE``; if that is surer by ``GAIN`` and sees objects of sizes
     that it can tell, the search goes on there, or ends there where going on leads to what is less sure.
+    Where it is unsure still and the votes of the pixels do not agree, neighbouring zooms are tried, and
+    those taken at which they agree better.
 
     Parameters
     ----------
