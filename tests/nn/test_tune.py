@@ -686,6 +686,46 @@ def test_the_first_part_ends_at_half_of_the_time(monkeypatch):
     assert rates[9] > rates[10] > rates[11]  # it falls after the warm-up
 
 
+def test_a_quick_run_ends_as_strict_as_the_labels_ask_for(monkeypatch):
+    asked = []
+
+    def shift(engine, samples, stop):
+        asked.append((engine.card.id, samples, stop()))
+        return 1.0
+
+    run(name="plain")
+    monkeypatch.setattr(finetune, "find_shift", shift)
+    samples = [corrected()]
+    events = run(samples)
+    assert asked == [("tiny", samples, False)]
+    assert result_of(events)["shift"] == 1.0
+    assert any(
+        e.kind == "note" and e.data["text"] == finetune.STRICTER for e in events if isinstance(e, TrainEvent)
+    )
+    assert models.find("new").card.training["foreground_shift"] == -1.0
+    assert "foreground_shift" not in models.find("plain").card.training
+    before, after = weights("plain"), weights("new")
+    moved = [name for name in before if not torch.equal(before[name], after[name])]
+    assert moved == ["head.dense.bias"]
+    bias = "head.dense.bias"
+    torch.testing.assert_close(before[bias][:4] - 1, after[bias][:4])
+    assert torch.equal(before[bias][4:], after[bias][4:])
+
+
+def test_full_and_cancelled_runs_keep_their_threshold(monkeypatch):
+    monkeypatch.setattr(finetune, "find_shift", lambda *_: pytest.fail("was asked"))
+    assert result_of(run(tier="full"))["shift"] == 0.0
+    told(monkeypatch, 0.6, 0.9, 0.7, 0.7, 0.95, patience=2)
+    events: list = []
+    training = train_and_store(
+        fields(), params("cut", steps=None), models.find("tiny"), stop=lambda: len(steps_of(events)) > 4
+    )
+    for event in training:
+        events += [event]
+    assert result_of(events)["stored"]
+    assert result_of(events)["cancelled"]
+
+
 def by_step(monkeypatch) -> None:
     """Validate after every step; the score is that of the step, .9 at the second, and less afterwards."""
     limits = courses.Limits(None, None, most=40, longest=1e9, every=1, patience=2)

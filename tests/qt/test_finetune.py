@@ -358,3 +358,11 @@ def test_the_scores_say_whether_the_held_out_objects_taught_afterwards(closing, 
     text = table("base", "new", result)
     assert "On 5 corrected objects that were held out" in text
     assert ("After these scores it learnt from them, too." in text) is said
+
+
+@pytest.mark.parametrize("judged", [True, False])
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_a_model_that_was_made_stricter_says_so(judged, shift):
+    scores = {"ap50": 0.5, "pq": 0.4, "dice": 0.7, "objects": 5} if judged else None
+    result = {"before": scores, "after": scores, "steps": 120, "seconds": 40.0, "shift": shift}
+    assert ("so it was made stricter." in table("base", "new", result)) is (shift > 0)

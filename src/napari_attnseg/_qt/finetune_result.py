@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _CLOSING = " After these scores it learnt from them, too."
+_STRICTER = " It found more objects than you left, so it was made stricter."
 _LOOKS = {"before": "Before", "after": "After", "difference": "Difference", "labels": "Yours"}
 _CELL = "<td style='padding-right:10px'>"
 _SCORES = (("ap50", "AP@.5"), ("pq", "PQ"), ("dice", "Dice"))
@@ -137,6 +138,7 @@ def table(parent: str, name: str, result: Mapping[str, Any]) -> str:
     """Return the scores before and after as a small table, or why there are none."""
     before, after = result.get("before"), result.get("after")
     took = f"{result.get('steps', 0)} steps, {duration(float(result.get('seconds') or 0))}."
+    took += _STRICTER if result.get("shift") else ""
     if not before or not after:
         why = str(result.get("reason") or "nothing was held out")
         if why == TOO_FEW and result.get("task") == "classes":

@@ -154,7 +154,7 @@ class ClassCourse(Course):
         # new rows of the head go with the features that they were learnt on, at the rate tried for them;
         # what is held out are some of very many pixels, so it is not missed; the parent teaches, because its
         # opinion of objects is what shall stay
-        whole = replace(recipe, blend=1.0, lr=min(recipe.lr, 2e-3), closing=0.0, renew=0)
+        whole = replace(recipe, blend=1.0, lr=min(recipe.lr, 2e-3), closing=0.0, renew=0, settle=False)
         tuner = ClassTuner(self.network.to(device), source, whole, device)
         tuner.old = len(self.known)
         return tuner

@@ -14,8 +14,10 @@ from napari_attnseg.core.classes import class_names
 from napari_attnseg.core.corrections import known_objects
 from napari_attnseg.errors import ModelError, TrainingDataError
 from napari_attnseg.nn.augment import prepare
+from napari_attnseg.nn.border import find_shift, lower
 from napari_attnseg.nn.checkpoint import save_model
 from napari_attnseg.nn.class_course import ClassCourse, make_course
+from napari_attnseg.nn.engine import TorchEngine
 from napari_attnseg.nn.model import build_model
 from napari_attnseg.nn.train import Recipe, train_steps
 from napari_attnseg.records import ModelCard, TrainEvent
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from napari_attnseg.records import Sample, TrainStep
     from napari_attnseg.store.models import StoredModel
 
+STRICTER = "The new model found more objects than you left, so it was made stricter."
 _DEFAULT = {"architecture": "attnseg", "context": "local+global"}
 
 
@@ -103,14 +106,29 @@ def _tuned(course: Course, target: Path, run_id: str) -> Generator[TrainStep | T
         "cancelled": course.cancelled,
         "stored": improved or not course.cancelled,
         "task": course.params.task,
+        "shift": 0.0,
     }
     if result["stored"]:
+        weights = course.weights()
+        if course.tuner.recipe.settle and not course.cancelled:
+            yield TrainEvent("phase", {"note": "Comparing with the labels you left"})
+            shift = _shift(course, weights)
+            result["shift"], weights = shift, lower(weights, shift)
+            if shift:
+                yield TrainEvent("note", {"text": STRICTER})
         card = _tuned_card(course, result, run_id)
         yield TrainEvent("phase", {"note": "Storing the model"})
         model = build_model(**card.architecture)
-        model.load_state_dict(course.weights())
+        model.load_state_dict(weights)
         save_model(target, model, card)
     yield TrainEvent("result", result)
+
+
+def _shift(course: Course, weights: dict[str, torch.Tensor]) -> float:
+    """Return by how much tuned weights must call less foreground to agree with the labels."""
+    model = build_model(**course.architecture)
+    model.load_state_dict(weights)
+    return find_shift(TorchEngine(course.parent.card, model, course.device), course.samples, course.stop)
 
 
 def _tuned_card(course: Course, result: dict[str, Any], run_id: str) -> ModelCard:
@@ -145,6 +163,7 @@ def _tuned_card(course: Course, result: dict[str, Any], run_id: str) -> ModelCar
             "blend": course.tuner.recipe.blend,
             "seed": params.seed,
             "steps": result["steps"],
+            **({"foreground_shift": -result["shift"]} if result["shift"] else {}),
             "minutes": round(course.seconds / 60, 2),
             "finished": time.strftime("%Y-%m-%d"),
             "parent_sha256": parent.sha256,

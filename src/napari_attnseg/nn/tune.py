@@ -56,6 +56,9 @@ class Recipe:
         2022, arXiv 2109.01903).
     closing : float
         Last share of the run, 0..1, in which what was held out for judging teaches, too.
+    settle : bool
+        Whether the end is made stricter where it finds more than the labels left hold; see
+        :func:`napari_attnseg.nn.border.find_shift`.
     """
 
     batch: int = 2
@@ -73,6 +76,7 @@ class Recipe:
     keep: float = 0.8
     blend: float = 0.85
     closing: float = 0.5
+    settle: bool = True
     pool: int = 48
     scenes: int = 24
     seed: int = 0
@@ -83,7 +87,7 @@ _TAUGHT = ("foreground", "distance", "size", "offset")  # the maps of a teacher 
 Rung = tuple[Recipe, torch.device, str]  # a way to learn, where, and what is said when it is taken
 
 QUICK = Recipe()
-FULL = Recipe(batch=6, lr=1e-3, blend=1.0, closing=0.0)
+FULL = Recipe(batch=6, lr=1e-3, blend=1.0, closing=0.0, settle=False)
 
 
 def rungs(first: Recipe, device: torch.device) -> list[Rung]:
