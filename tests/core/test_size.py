@@ -10,6 +10,7 @@ from napari_attnseg.core.size import (
     BETTER,
     COARSE,
     COMFORT,
+    FINE,
     GAIN,
     SURE,
     ZOOM_LIMITS,
@@ -20,6 +21,12 @@ from napari_attnseg.core.size import (
     zoom_for,
 )
 from napari_attnseg.records import DenseMaps
+
+
+@pytest.fixture(autouse=True)
+def votes_agree(monkeypatch):
+    """Let only tests of votes ask for them: the maps here have none."""
+    monkeypatch.setattr(size, "agreement", lambda _maps: 1.0)
 
 
 def maps(size, foreground=1.0, shape=(32, 32)):
@@ -233,6 +240,44 @@ def votes(monkeypatch, agreed, probability=0.8):
 def test_zooms_beside_are_tried_where_votes_do_not_agree(monkeypatch, agreed, zoom, tried):
     agreed = {np.sqrt(2) ** round(2 * np.log2(z)): a for z, a in agreed.items()}
     assert votes(monkeypatch, agreed) == (zoom, tried)
+
+
+def test_votes_for_one_blob_do_not_count(monkeypatch):
+    """At 0.71 objects look 100 pixels large in the resized image."""
+    runs = []
+
+    def run(at):
+        runs.append(round(at, 2))
+        found = maps(100 / at if at < 1 else 24, 0.8)
+        found.distance[:] = {1.0: 0.5, 0.71: 1.0, 1.41: 0.8, 2.0: 0.7}[round(at, 2)]
+        return found
+
+    monkeypatch.setattr(size, "agreement", lambda found: float(found.distance[0, 0]))
+    assert round(settle_zoom(run, 24)[0], 2) == 1.41
+    assert runs == [1, 0.71, 1.41, 2]
+
+
+@pytest.mark.parametrize(
+    ("first", "fine", "probability", "zoom"),
+    [
+        pytest.param(0.7, AGREED + 0.01, 0.92, FINE, id="a crowd of small ones"),
+        pytest.param(AGREED + 0.01, 1.0, 0.92, None, id="the first look was right"),
+        pytest.param(0.7, AGREED - 0.01, 0.92, None, id="no crowd either"),
+        pytest.param(0.7, AGREED + 0.01, 0.8, None, id="not sure of the crowd"),
+    ],
+)
+def test_large_things_whose_votes_disagree_may_be_crowds(monkeypatch, first, fine, probability, zoom):
+    runs = []
+
+    def run(at):
+        runs.append(at)
+        found = maps(20 if at == FINE else 150, probability if at == FINE else 0.95)
+        found.distance[:] = first if at == 1 else fine if at == FINE else 1.0
+        return found
+
+    monkeypatch.setattr(size, "agreement", lambda found: float(found.distance[0, 0]))
+    assert settle_zoom(run, 24)[0] == (zoom or zoom_for(150, 24))
+    assert (FINE in runs) == (first < AGREED)
 
 
 def test_a_sure_network_is_not_asked_whether_its_votes_agree(monkeypatch):

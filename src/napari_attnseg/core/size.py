@@ -26,6 +26,8 @@ _CREDIBLE = 0.75  # sureness of a second look, below which it does not count
 _NEAR = 0.5  # a zoom so near to that of the second look that none is taken
 _SMALLEST_AREA = 100  # pixels of the image that a second look must call foreground
 _FULLEST = 0.8  # share of the image that the second look may call foreground: all of it says nothing of sizes
+FINE = 2.0  # the zoom of a look for crowds of small objects that were taken for large ones
+_SURE_OF_SMALL = 0.85  # sureness of that look, below which it does not count
 AGREED = 0.9  # agreement of the votes, below which neighbouring zooms are tried
 BETTER = 0.03  # by how much the votes must agree better there
 _STEPS = (2.0**-0.5, 2.0**0.5)  # to the neighbouring zooms, the coarser first
@@ -83,15 +85,22 @@ def zoom_search(
     A caller that wants to stop between two runs of the network drives this itself; see
     :func:`settle_zoom` for the rule and the result.
     """
-    zoom, maps = yield from _by_size(canonical, threshold)
+    first = yield 1.0
+    zoom, maps = yield from _by_size(first, canonical, threshold)
+    if zoom < 1 and agreement(first) < AGREED:  # large things, or crowds of small ones seen as such
+        fine = yield FINE
+        if agreement(fine) >= AGREED and sureness(fine.foreground, threshold) >= _SURE_OF_SMALL:
+            zoom, maps = yield from _follow(FINE, fine, canonical, threshold)
     if sureness(maps.foreground, threshold) >= SURE or estimate_diameter(maps, threshold) is None:
         return zoom, maps
-    return (yield from _by_votes(zoom, maps))
+    return (yield from _by_votes(zoom, maps, canonical, threshold))
 
 
-def _by_size(canonical: float, threshold: float) -> Generator[float, DenseMaps, tuple[float, DenseMaps]]:
+def _by_size(
+    first: DenseMaps, canonical: float, threshold: float
+) -> Generator[float, DenseMaps, tuple[float, DenseMaps]]:
     """Go where the sizes ask for, from a second look where the first was unsure and that is surer."""
-    zoom, maps = yield from _follow(1.0, (yield 1.0), canonical, threshold)
+    zoom, maps = yield from _follow(1.0, first, canonical, threshold)
     seen = min(maps.foreground.shape) * COARSE
     if sureness(maps.foreground, threshold) >= SURE or seen < _FEWEST_PIXELS or zoom <= _NEAR:
         return zoom, maps
@@ -102,8 +111,13 @@ def _by_size(canonical: float, threshold: float) -> Generator[float, DenseMaps, 
     return found if _surer(found[1], maps, threshold) else (COARSE, coarse)
 
 
-def _by_votes(zoom: float, maps: DenseMaps) -> Generator[float, DenseMaps, tuple[float, DenseMaps]]:
-    """Go on to neighbouring zooms while the votes agree better there, in three passes at most."""
+def _by_votes(
+    zoom: float, maps: DenseMaps, canonical: float, threshold: float
+) -> Generator[float, DenseMaps, tuple[float, DenseMaps]]:
+    """Go on to neighbouring zooms while the votes agree better there, in three passes at most.
+
+    Not to one where objects look too large: pixels of what is one blob there agree, too.
+    """
     agreed = agreement(maps)
     for step in _STEPS:
         moved = False
@@ -112,8 +126,8 @@ def _by_votes(zoom: float, maps: DenseMaps) -> Generator[float, DenseMaps, tuple
             if agreed >= AGREED or wanted == zoom:
                 break
             other = yield wanted
-            found = agreement(other)
-            if found < agreed + BETTER:
+            found, diameter = agreement(other), estimate_diameter(other, threshold)
+            if found < agreed + BETTER or (diameter or 0) * wanted > COMFORT[1] * canonical:
                 break
             zoom, maps, agreed, moved = wanted, other, found, True
         if moved:
@@ -170,6 +184,8 @@ def settle_zoom(
     it is unsure of the foreground that it found (objects of many times its own size look like texture to
     it), it takes a second look at zoom ``COARSE``; if that is surer by ``GAIN`` and sees objects of sizes
     that it can tell, the search goes on there, or ends there where going on leads to what is less sure.
+    Where that leads to a coarser zoom though the votes at zoom 1 did not agree, a crowd of small objects may
+    have been taken for a large one: if they agree at zoom ``FINE``, the search goes on from there.
     Where it is unsure still and the votes of the pixels do not agree, neighbouring zooms are tried, and
     those taken at which they agree better.
 
