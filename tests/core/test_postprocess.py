@@ -348,7 +348,7 @@ def test_objects_below_the_least_confidence_are_dropped() -> None:
     truth = np.zeros((40, 80), np.int32)
     truth[5:25, 5:25], truth[5:25, 45:65] = 1, 2
     maps = perfect(truth, 0.0)
-    foreground = np.where(truth == 2, np.float32(0.6), maps.foreground)
+    foreground = np.where(truth == 2, np.float32(0.65), maps.foreground)
     maps = replace(maps, foreground=foreground)
     labels, features = read_out(maps, ReadoutParams())
     assert labels.max() == 2

@@ -87,7 +87,7 @@ def test_unlabelled_places_that_the_network_or_the_views_see():
     gone = np.where(labels == 3, 3, 0)
     (missing,) = ranking.missed(maps, gone)
     assert missing.box == (10, 36, 22, 48)
-    assert missing.score > 0.85
+    assert missing.score > 0.8
     assert len(ranking.missed(maps, none)) == 2
     assert ranking.missed(maps, labels) == []  # a rim is no object
     dark = DenseMaps(np.zeros_like(maps.foreground), maps.distance, maps.size, maps.offset)

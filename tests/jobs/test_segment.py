@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from napari_attnseg.core import normalize
 from napari_attnseg.core.axes import source_of
-from napari_attnseg.core.size import COARSE, zoom_for
+from napari_attnseg.core.size import COARSE, FINE, zoom_for
 from napari_attnseg.errors import InputError, ModelError
 from napari_attnseg.jobs import bigimage, planes
 from napari_attnseg.jobs import encode as encoding
@@ -111,7 +111,8 @@ def test_an_unknown_diameter_is_read_from_the_image():
     image, truth = blobs()
     engine = FakeEngine(diameter=24.0, sees=96.0)
     found, encoded = run(source_of(image), SegmentParams(), engine)
-    assert [zoom for _, zoom in engine.calls] == [1.0, zoom_for(96, 24)]  # the second run is kept
+    # the second run is kept; its votes do not fit the sizes it tells of, so a crowd is looked for, too
+    assert [zoom for _, zoom in engine.calls] == [1.0, zoom_for(96, 24), FINE]
     assert encoded.zoom[PlaneKey()] == zoom_for(96, 24)
     assert found.diameter == 96.0
     assert same_partition(found.labels, truth)
@@ -138,12 +139,15 @@ class Unsure(FakeEngine):
         return replace(found, foreground=inside, size=np.full_like(found.size, size))
 
 
-@pytest.mark.parametrize(("shape", "first"), [((200, 200), (200, 200)), ((2100, 1100), (1024, 1024))])
-def test_a_second_look_is_of_the_whole_plane_and_kept(shape, first):
+@pytest.mark.parametrize(
+    ("shape", "first", "last"),
+    [((200, 200), (200, 200), (200, 200)), ((2100, 1100), (1024, 1024), (512, 512))],
+)
+def test_a_second_look_is_of_the_whole_plane_and_kept(shape, first, last):
     image, _ = blobs(shape)
     engine = Unsure()
     _, encoded = run(source_of(image), SegmentParams(), engine)
-    assert engine.calls == [(first, 1.0), (shape, COARSE)]
+    assert engine.calls == [(first, 1.0), (shape, COARSE), (last, FINE)]
     assert encoded.zoom[PlaneKey()] == COARSE
 
 

@@ -55,8 +55,8 @@ def test_it_is_as_strict_as_the_labels_left_ask_for():
     shown = discs(range(6))
     kept = np.where(shown == 20, 0, shown)
     others = np.where(kept > 0, 0, all_of_it)
-    # a logit of .41 (.6) falls below that of the threshold, .2, with .5; one of 1.1 (.75) with 1
-    assert find_shift(engine_that_finds(kept, others, 0.6), [sample]) == 0.5
+    # a logit of .62 (.65) falls below that of the threshold, .41, with .5; one of 1.1 (.75) with 1
+    assert find_shift(engine_that_finds(kept, others, 0.65), [sample]) == 0.5
     assert find_shift(engine_that_finds(kept, others, 0.75), [sample]) == 1.0
     assert find_shift(engine_that_finds(kept, others, 0.95), [sample]) == 0.0  # nothing tells them apart
 

@@ -122,7 +122,8 @@ def _by_votes(
     for step in _STEPS:
         moved = False
         for _ in range(2):
-            wanted = float(np.clip(zoom * step, *ZOOM_LIMITS))
+            # the coarser side begins at zoom 1: small sizes may be specks of what was not understood
+            wanted = float(np.clip((min(zoom, 1.0) if step < 1 else zoom) * step, *ZOOM_LIMITS))
             if agreed >= AGREED or wanted == zoom:
                 break
             other = yield wanted
