@@ -257,6 +257,21 @@ def test_votes_for_one_blob_do_not_count(monkeypatch):
     assert runs == [1, 0.71, 1.41, 2]
 
 
+def test_specks_are_tried_coarser_than_zoom_1(monkeypatch):
+    """Sizes of 10 pixels ask for zoom 2, where the votes agree no better."""
+    runs = []
+
+    def run(at):
+        runs.append(round(at, 2))
+        found = maps(10 if at >= 1 else 30, 0.8)
+        found.distance[:] = {2.0: 0.4, 0.71: 0.7, 0.5: 0.6}.get(round(at, 2), 0.2)
+        return found
+
+    monkeypatch.setattr(size, "agreement", lambda found: float(found.distance[0, 0]))
+    assert round(settle_zoom(run, 24)[0], 2) == 0.71
+    assert runs == [1, 2, 0.71, 0.5]
+
+
 @pytest.mark.parametrize(
     ("first", "fine", "probability", "zoom"),
     [
