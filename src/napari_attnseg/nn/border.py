@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from napari_attnseg.records import DenseMaps, Sample
 
 SHIFTS = (0.0, 0.5, 1.0, 1.5)  # by which the logit of the foreground may be lowered
-_CREDIT = (
-    0.05  # share of AP for a shift by 1: labels that nobody looked at hold false objects of the parent's
-)
 _FEWEST = 20  # objects, below which they do not tell
 _BIAS = "head.dense.bias"
 
