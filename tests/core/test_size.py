@@ -102,6 +102,28 @@ def test_a_zoom_at_whose_own_scale_objects_are_at_ease_is_kept():
     assert len(runs) == 2
 
 
+@pytest.mark.parametrize(
+    ("seen", "kept"),
+    [
+        pytest.param(12.0, True, id="objects"),
+        pytest.param(9.5, True, id="objects seen a little smaller"),
+        pytest.param(9.0, False, id="hardly larger"),
+        pytest.param(12 / 1.68, False, id="as small at every zoom"),
+    ],
+)
+def test_specks_that_are_as_small_at_a_finer_zoom_are_texture(seen, kept):
+    """Objects of 12 pixels ask for zoom 1.68; what is found there must look larger in the resized image."""
+    asked = zoom_for(12, 24)
+    assert asked == pytest.approx(1.68, abs=0.01)
+    zoom, found = settle_zoom(lambda at: maps(12 if at == 1 else seen), 24)
+    assert zoom == (asked if kept else 1)
+    assert found.size[0, 0] == pytest.approx(seen if kept else 12)
+
+
+def test_nothing_at_a_finer_zoom_leads_back():
+    assert settle_zoom(lambda at: maps(12, 1.0 if at == 1 else 0.1), 24)[0] == 1
+
+
 def test_sureness_is_the_mean_probability_of_the_foreground():
     found = maps(20, foreground=0.2)
     found.foreground[:8] = 0.6
@@ -255,6 +277,20 @@ def test_votes_for_one_blob_do_not_count(monkeypatch):
     monkeypatch.setattr(size, "agreement", lambda found: float(found.distance[0, 0]))
     assert round(settle_zoom(run, 24)[0], 2) == 1.41
     assert runs == [1, 0.71, 1.41, 2]
+
+
+@pytest.mark.parametrize("finest", [24, 10])
+def test_votes_for_specks_do_not_count(monkeypatch, finest):
+    """At 2 the votes agree best, but for specks of 10 pixels where 24 were seen at 1.41."""
+    agreed = {1.0: 0.5, 0.71: 0.4, 1.41: 0.7, 2.0: 0.8}
+
+    def run(at):
+        found = maps(24 if at < 1.9 else finest, 0.8)
+        found.distance[:] = agreed[round(at, 2)]
+        return found
+
+    monkeypatch.setattr(size, "agreement", lambda found: float(found.distance[0, 0]))
+    assert round(settle_zoom(run, 24)[0], 2) == (2 if finest == 24 else 1.41)
 
 
 def test_specks_are_tried_coarser_than_zoom_1(monkeypatch):

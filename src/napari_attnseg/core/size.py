@@ -130,6 +130,8 @@ def _by_votes(
             found, diameter = agreement(other), estimate_diameter(other, threshold)
             if found < agreed + BETTER or (diameter or 0) * wanted > COMFORT[1] * canonical:
                 break
+            if step > 1 and not _grows(maps, other, wanted / zoom, threshold):
+                break
             zoom, maps, agreed, moved = wanted, other, found, True
         if moved:
             break
@@ -170,9 +172,21 @@ def _follow(
         wanted = float(np.clip(zoom * change, *ZOOM_LIMITS))
         if wanted == zoom or (number and max(change, 1 / change) <= 1.5):
             break
-        zoom = wanted
-        maps = yield zoom
+        seen = yield wanted
+        if wanted > zoom and not _grows(maps, seen, wanted / zoom, threshold):
+            break
+        zoom, maps = wanted, seen
     return zoom, maps
+
+
+def _grows(before: DenseMaps, after: DenseMaps, factor: float, threshold: float) -> bool:
+    """Tell whether what was found looks larger at a zoom finer by ``factor``.
+
+    In the resized image objects grow by that factor, while the specks found in a texture are as small at
+    every zoom.  Half of the factor, in logarithms, divides the two.
+    """
+    old, new = (estimate_diameter(m, threshold) for m in (before, after))
+    return old is None or (new is not None and new * factor**0.5 >= old)
 
 
 def settle_zoom(
@@ -181,7 +195,8 @@ def settle_zoom(
     """Find the zoom for an image whose object size is not known.
 
     The network runs at zoom 1 and reads the sizes it predicts; where they ask for another zoom it runs
-    there, and once more if what it sees there asks for a further change of more than a factor 1.5.  Where
+    there, and once more if what it sees there asks for a further change of more than a factor 1.5.  A finer
+    zoom does not count where what was found is hardly larger there: that is a texture.  Where
     it is unsure of the foreground that it found (objects of many times its own size look like texture to
     it), it takes a second look at zoom ``COARSE``; if that is surer by ``GAIN`` and sees objects of sizes
     that it can tell, the search goes on there, or ends there where going on leads to what is less sure.
