@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 from skimage.measure import regionprops
 from skimage.segmentation import find_boundaries
 
+from napari_attnseg.core import synth
 from napari_attnseg.core.colonies import grow
+from napari_attnseg.core.micrograph import micrograph, profiles
 from napari_attnseg.core.shapes import relabel, scatter, tessellate
-from napari_attnseg.core.synth import SCENES, packed
+from napari_attnseg.core.synth import SCENES, fluorescence, packed
 
 FORMS = {
     "fluorescence": ("uint16", 2),
@@ -20,6 +24,7 @@ FORMS = {
     "stained": ("uint8", 3),
     "packed": ("uint8", 2),
     "colony": ("uint8", 2),
+    "micrograph": ("uint8", 2),
 }
 
 
@@ -38,7 +43,7 @@ def test_scene_forms(name: str) -> None:
     assert not np.array_equal(image, SCENES[name]((96, 130), 6)[0])
 
 
-@pytest.mark.parametrize("name", [n for n in SCENES if n != "packed"])
+@pytest.mark.parametrize("name", [n for n in SCENES if n not in ("packed", "micrograph")])
 def test_objects_can_be_seen(name: str) -> None:
     """In two thirds of the scenes the mean or the spread of some channel differs inside."""
     told = 0
@@ -65,6 +70,54 @@ def test_packed_cells_share_borders_that_can_be_seen() -> None:
         assert (labels > 0).mean() > 0.8
         told += abs(image[border].mean() - image[deep].mean()) > 0.3 * image.std()
     assert told >= 4
+
+
+def test_membranes_of_a_micrograph_are_dark_and_no_part_of_a_cell() -> None:
+    darker = 0
+    for seed in range(6):
+        image, labels = micrograph((160, 160), seed, diameter=30.0)
+        outside = labels == 0
+        deep = ~binary_dilation(outside, iterations=4)
+        assert 0.4 < (labels > 0).mean() < 0.98
+        darker += image[outside].mean() < image[deep].mean() - 0.5 * image[deep].std()
+    assert darker >= 4
+
+
+def test_cells_of_a_micrograph_fill_the_field_and_differ_in_size() -> None:
+    """A few cells, more than twice as wide as most, take a good part of the field."""
+    shares = []
+    for seed in range(5):
+        labels = profiles((300, 300), np.random.default_rng(seed), 20.0)
+        assert labels.all()
+        size = np.bincount(labels.ravel())[1:]
+        large = size > 2.5**2 * np.median(size)
+        assert 1 <= large.sum() < 0.1 * len(size)
+        shares.append(size[large].sum() / labels.size)
+    assert 0.1 < np.mean(shares) < 0.5
+
+
+def test_a_third_of_fluorescence_is_of_thick_samples(monkeypatch) -> None:
+    """Light from out of focus lies over the scene, blurred; what is labelled stays the same."""
+    scenes = [fluorescence((64, 64), seed, diameter=16.0) for seed in range(24)]
+    lights = []
+
+    def dark(*args: Any) -> np.ndarray:
+        lights.append(whole(*args))
+        return np.zeros(args[1])
+
+    whole = synth._out_of_focus
+    monkeypatch.setattr(synth, "_out_of_focus", dark)
+    changed = 0
+    for seed, (image, labels) in enumerate(scenes):
+        without, same = fluorescence((64, 64), seed, diameter=16.0)
+        np.testing.assert_array_equal(labels, same)
+        changed += not np.array_equal(image, without)
+    assert changed == len(lights)
+    assert 4 <= changed <= 13
+    for light in lights:
+        assert light.min() >= 0
+        assert 0.03 < light.max() < 1.5
+        assert max(np.abs(np.diff(light, axis=axis)).max() for axis in (0, 1)) < 0.4 * light.max()
 
 
 @pytest.mark.parametrize("density", [0.3, 0.7])

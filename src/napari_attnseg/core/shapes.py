@@ -23,6 +23,30 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float)
     return out
 
 
+def per_object(rng: np.random.Generator, labels: Labels, low: float, high: float) -> npt.NDArray[np.float64]:
+    """Return one uniform draw for every object, at its pixels, and 0 outside."""
+    table = rng.uniform(low, high, int(labels.max()) + 1)
+    table[0] = 0
+    return table[labels]
+
+
+def edges(labels: Labels) -> npt.NDArray[np.float64]:
+    """Return the distance to the border inside each object (pixels), 0 outside."""
+    from scipy.ndimage import distance_transform_edt
+
+    border = np.zeros(labels.shape, dtype=bool)
+    for axis in (0, 1):
+        step = np.diff(labels, axis=axis) != 0
+        first = [slice(None)] * 2
+        first[axis] = slice(0, -1)
+        second = [slice(None)] * 2
+        second[axis] = slice(1, None)
+        border[tuple(first)] |= step
+        border[tuple(second)] |= step
+    inside: npt.NDArray[np.float64] = distance_transform_edt(~border) * (labels > 0)
+    return inside
+
+
 def _blob(rng: np.random.Generator, radius: float, aspect: float, rough: float) -> npt.NDArray[np.bool_]:
     """Return a mask of a random closed shape of about ``radius``, tightly cut."""
     reach = int(np.ceil(radius * max(aspect, 1) * 1.6)) + 2

@@ -12,36 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_attnseg.core.colonies import grow
-from napari_attnseg.core.shapes import scatter, smooth_noise, tessellate
+from napari_attnseg.core.micrograph import micrograph
+from napari_attnseg.core.shapes import edges, per_object, scatter, smooth_noise, tessellate
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     Image = npt.NDArray[np.generic]
     Labels = npt.NDArray[np.int32]
-
-
-def _per_object(rng: np.random.Generator, labels: Labels, low: float, high: float) -> npt.NDArray[np.float64]:
-    table = rng.uniform(low, high, int(labels.max()) + 1)
-    table[0] = 0
-    return table[labels]
-
-
-def _edges(labels: Labels) -> npt.NDArray[np.float64]:
-    """Return the distance to the border inside each object (pixels), 0 outside."""
-    from scipy.ndimage import distance_transform_edt
-
-    border = np.zeros(labels.shape, dtype=bool)
-    for axis in (0, 1):
-        step = np.diff(labels, axis=axis) != 0
-        first = [slice(None)] * 2
-        first[axis] = slice(0, -1)
-        second = [slice(None)] * 2
-        second[axis] = slice(1, None)
-        border[tuple(first)] |= step
-        border[tuple(second)] |= step
-    inside: npt.NDArray[np.float64] = distance_transform_edt(~border) * (labels > 0)
-    return inside
 
 
 def fluorescence(
@@ -56,11 +34,11 @@ def fluorescence(
 
     rng = np.random.default_rng(seed)
     labels = scatter(shape, rng, **options)  # type: ignore[arg-type]
-    depth = np.minimum(_edges(labels) / 4, 1)
-    body = _per_object(rng, labels, 0.25, 1.0) * (0.7 + 0.3 * depth)
+    depth = np.minimum(edges(labels) / 4, 1)
+    body = per_object(rng, labels, 0.25, 1.0) * (0.7 + 0.3 * depth)
     body *= 1 + rng.uniform(0.05, 0.25) * smooth_noise(rng, shape, 3)
     if rng.random() < 0.3:  # membranes or rings brighter than the inside
-        body *= np.where(_edges(labels) < 3, 1.0, rng.uniform(0.3, 0.8))
+        body *= np.where(edges(labels) < 3, 1.0, rng.uniform(0.3, 0.8))
     ground = rng.uniform(0.02, 0.15) * (1 + 0.5 * smooth_noise(rng, shape, 80)) + 0.02 * smooth_noise(
         rng, shape, 12
     )
@@ -82,7 +60,7 @@ def _out_of_focus(
     density = float(rng.uniform(0.2, 0.7))
     others = scatter(shape, rng, **{**options, "density": density})  # type: ignore[arg-type]
     diameter = float(options.get("diameter", 24.0))
-    blurred = gaussian_filter(_per_object(rng, others, 0.3, 1.0), diameter * rng.uniform(0.12, 0.6))
+    blurred = gaussian_filter(per_object(rng, others, 0.3, 1.0), diameter * rng.uniform(0.12, 0.6))
     if rng.random() < 0.6:  # only a part of the sample is that thick
         blurred *= np.clip(0.5 + smooth_noise(rng, shape, 3 * diameter), 0, 1.5)
     light: npt.NDArray[np.float64] = blurred * rng.uniform(0.15, 0.7)
@@ -101,8 +79,8 @@ def phase_contrast(
     sign = rng.choice([-1.0, 1.0])
     wide = rng.uniform(3, 7)
     halo = gaussian_filter(mask, wide) - gaussian_filter(mask, 1.0)
-    rim = np.exp(-_edges(labels) / rng.uniform(1, 3)) * mask
-    inside = _per_object(rng, labels, -0.15, 0.15) * mask + rng.uniform(0.03, 0.12) * mask * smooth_noise(
+    rim = np.exp(-edges(labels) / rng.uniform(1, 3)) * mask
+    inside = per_object(rng, labels, -0.15, 0.15) * mask + rng.uniform(0.03, 0.12) * mask * smooth_noise(
         rng, shape, 2.5
     )
     scene = 0.5 + 0.04 * smooth_noise(rng, shape, 60) + 0.015 * smooth_noise(rng, shape, 3)
@@ -124,15 +102,15 @@ def adherent(
     rng = np.random.default_rng(seed)
     kind = "spread" if rng.random() < 0.8 else str(options.get("kind", "blob"))
     labels = scatter(shape, rng, **{"density": 0.25, "overlap": 0.3, **options, "kind": kind})  # type: ignore[arg-type]
-    inside, mask = _edges(labels), (labels > 0).astype(np.float64)
+    inside, mask = edges(labels), (labels > 0).astype(np.float64)
     halo = np.clip(gaussian_filter(mask, rng.uniform(2, 6)) - 0.2 * mask, 0, 1)
     rim = np.exp(-inside / rng.uniform(0.7, 2.5)) * mask
-    shining = _per_object(rng, labels, -3.0, 1.0).clip(0) * np.clip(rim + 0.3, 0, 1)
+    shining = per_object(rng, labels, -3.0, 1.0).clip(0) * np.clip(rim + 0.3, 0, 1)
     scene = (
         0.45 + rng.uniform(0.01, 0.06) * smooth_noise(rng, shape, 60) + 0.012 * smooth_noise(rng, shape, 3)
     )
     scene += rng.uniform(0.05, 0.7) * halo * (1 - mask) - rng.uniform(0.05, 0.35) * rim
-    scene += _per_object(rng, labels, -0.12, 0.12) * mask + 0.5 * shining
+    scene += per_object(rng, labels, -0.12, 0.12) * mask + 0.5 * shining
     scene += rng.uniform(0.01, 0.06) * mask * smooth_noise(rng, shape, 2.5) + _granules(rng, labels, inside)
     if rng.random() < 0.5:
         specks = smooth_noise(rng, shape, rng.uniform(2, 5)) > rng.uniform(2.0, 2.8)
@@ -176,8 +154,8 @@ def photo(
     scene = ground + (texture + 0.05 * smooth_noise(rng, shape, 70))[..., None]
     shadow = gaussian_filter(shift(mask.astype(float), rng.uniform(-5, 5, 2), order=0), 2.0)
     scene *= 1 - rng.uniform(0, 0.5) * shadow[..., None]
-    hue = body + np.stack([_per_object(rng, labels, -0.12, 0.12) for _ in range(3)], axis=-1)
-    dome = np.minimum(_edges(labels) / rng.uniform(3, 10), 1)
+    hue = body + np.stack([per_object(rng, labels, -0.12, 0.12) for _ in range(3)], axis=-1)
+    dome = np.minimum(edges(labels) / rng.uniform(3, 10), 1)
     hue = hue * (0.65 + 0.35 * dome[..., None]) + 0.06 * smooth_noise(rng, shape, 4)[..., None]
     scene = np.where(mask[..., None], hue, scene)
     scene = gaussian_filter(scene, (0.7, 0.7, 0)) + rng.normal(0, rng.uniform(0.005, 0.03), (*shape, 3))
@@ -195,12 +173,12 @@ def stained(
 
     rng = np.random.default_rng(seed)
     labels = scatter(shape, rng, **{"density": 0.25, **options})  # type: ignore[arg-type]
-    nucleus = _per_object(rng, labels, 0.45, 1.2) * (
+    nucleus = per_object(rng, labels, 0.45, 1.2) * (
         1 + rng.uniform(0.1, 0.35) * smooth_noise(rng, shape, 2.5)
     )
     if rng.random() < 0.5:  # open chromatin: the inside of many nuclei is paler than the rim
-        pale = _per_object(rng, labels, -0.5, 0.8).clip(0)
-        nucleus *= 1 - pale * np.clip(_edges(labels) / rng.uniform(1.5, 4) - 0.5, 0, 1)
+        pale = per_object(rng, labels, -0.5, 0.8).clip(0)
+        nucleus *= 1 - pale * np.clip(edges(labels) / rng.uniform(1.5, 4) - 0.5, 0, 1)
     stroma = 0.5 + 0.25 * smooth_noise(rng, shape, rng.uniform(5, 15)) + 0.15 * smooth_noise(rng, shape, 40)
     if rng.random() < 0.4:
         down = np.arange(shape[0])[:, None] * rng.uniform(0.2, 1)
@@ -237,19 +215,19 @@ def packed(
 
     rng = np.random.default_rng(seed)
     labels = tessellate(shape, rng, diameter, density + 0.4, float(rng.uniform(1, 2.5)))
-    inside, mask = _edges(labels), labels > 0
+    inside, mask = edges(labels), labels > 0
     wall = np.exp(-((inside / rng.uniform(0.8, 2.5)) ** 2)) * mask
     texture = smooth_noise(rng, shape, rng.uniform(1.2, 3))
     look = rng.integers(3)
     if look == 0:
         scene = 0.08 + rng.uniform(0, 0.2) * mask + wall * (0.7 + 0.2 * smooth_noise(rng, shape, 10))
     elif look == 1:
-        scene = _per_object(rng, labels, 0.55, 0.85) + np.where(mask, 0, rng.uniform(0.2, 0.9))
+        scene = per_object(rng, labels, 0.55, 0.85) + np.where(mask, 0, rng.uniform(0.2, 0.9))
         dark = (smooth_noise(rng, shape, rng.uniform(3, 8)) > rng.uniform(1.5, 2.2)) & mask & (inside > 3)
         scene = scene * (1 - 0.75 * wall) - rng.uniform(0.1, 0.4) * gaussian_filter(dark * 1.0, 1)
         scene += rng.uniform(0.02, 0.12) * texture
     else:
-        body = _per_object(rng, labels, 0.35, 1.0) * (1 - np.exp(-inside / (0.12 * diameter + 1)) * 0.7)
+        body = per_object(rng, labels, 0.35, 1.0) * (1 - np.exp(-inside / (0.12 * diameter + 1)) * 0.7)
         core = np.clip(inside / (0.28 * diameter) - 0.55, 0, 0.3) / 0.3
         scene = 0.05 + body * (1 + rng.uniform(-0.6, 0.6) * core) * (1 + rng.uniform(0.03, 0.2) * texture)
     scene = scene * (1 + 0.08 * smooth_noise(rng, shape, 80))
@@ -290,8 +268,8 @@ def colony(
     )
     mask = labels > 0
     # the thickness of a cell: round, or flat-topped with thin lines to its neighbours
-    dome = np.clip((_edges(labels) - rng.uniform(0, 0.6)) / (rng.uniform(0.15, 0.5) * width), 0, 1)
-    body = np.sqrt(dome) * mask * _per_object(rng, labels, rng.uniform(0.5, 0.95), 1.0)
+    dome = np.clip((edges(labels) - rng.uniform(0, 0.6)) / (rng.uniform(0.15, 0.5) * width), 0, 1)
+    body = np.sqrt(dome) * mask * per_object(rng, labels, rng.uniform(0.5, 0.95), 1.0)
     body *= 1 + rng.uniform(0.0, 0.15) * smooth_noise(rng, shape, max(1.0, 0.2 * width))
     look = rng.choice(3, p=[0.6, 0.15, 0.25])
     if look == 0:
@@ -305,8 +283,8 @@ def colony(
         scene = 0.5 + rng.choice([-1.0, 1.0]) * rng.uniform(0.3, 1.2) * (fine - coarse)
     else:
         if rng.random() < 0.35:  # membranes
-            body = mask * np.exp(-((_edges(labels) / rng.uniform(1.0, 2.0)) ** 2)) + 0.2 * body
-        body *= _per_object(rng, labels, rng.uniform(0.3, 0.9), 1.0)
+            body = mask * np.exp(-((edges(labels) / rng.uniform(1.0, 2.0)) ** 2)) + 0.2 * body
+        body *= per_object(rng, labels, rng.uniform(0.3, 0.9), 1.0)
         scene = 0.05 + 0.8 * gaussian_filter(body, rng.uniform(0.6, 1.0 + 0.12 * width))
     dirt = smooth_noise(rng, shape, rng.uniform(1.5, 4)) > rng.uniform(2.5, 3.5)
     scene = scene + rng.uniform(-0.15, 0.15) * gaussian_filter(dirt * 1.0, 1.0)
@@ -322,4 +300,5 @@ SCENES = {
     "stained": stained,
     "packed": packed,
     "colony": colony,
+    "micrograph": micrograph,
 }
