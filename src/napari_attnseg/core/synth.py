@@ -14,6 +14,7 @@ import numpy as np
 from napari_attnseg.core.colonies import grow
 from napari_attnseg.core.micrograph import micrograph
 from napari_attnseg.core.shapes import edges, per_object, scatter, smooth_noise, tessellate
+from napari_attnseg.core.tissue import stained
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -159,42 +160,6 @@ def photo(
     hue = hue * (0.65 + 0.35 * dome[..., None]) + 0.06 * smooth_noise(rng, shape, 4)[..., None]
     scene = np.where(mask[..., None], hue, scene)
     scene = gaussian_filter(scene, (0.7, 0.7, 0)) + rng.normal(0, rng.uniform(0.005, 0.03), (*shape, 3))
-    return (np.clip(scene, 0, 1) * 255).astype(np.uint8), labels
-
-
-def stained(
-    shape: tuple[int, int] = (512, 512), seed: int = 0, **options: float | str
-) -> tuple[npt.NDArray[np.uint8], Labels]:
-    """Return dark purple objects on pink, stroma-like tissue: (image uint8 (H, W, 3), labels).
-
-    Nuclei are full and dark, or pale with a dark rim; the tissue is cloudy or in bent fibres.
-    """
-    from scipy.ndimage import gaussian_filter
-
-    rng = np.random.default_rng(seed)
-    labels = scatter(shape, rng, **{"density": 0.25, **options})  # type: ignore[arg-type]
-    nucleus = per_object(rng, labels, 0.45, 1.2) * (
-        1 + rng.uniform(0.1, 0.35) * smooth_noise(rng, shape, 2.5)
-    )
-    if rng.random() < 0.5:  # open chromatin: the inside of many nuclei is paler than the rim
-        pale = per_object(rng, labels, -0.5, 0.8).clip(0)
-        nucleus *= 1 - pale * np.clip(edges(labels) / rng.uniform(1.5, 4) - 0.5, 0, 1)
-    stroma = 0.5 + 0.25 * smooth_noise(rng, shape, rng.uniform(5, 15)) + 0.15 * smooth_noise(rng, shape, 40)
-    if rng.random() < 0.4:
-        down = np.arange(shape[0])[:, None] * rng.uniform(0.2, 1)
-        across = smooth_noise(rng, shape, 30) * rng.uniform(4, 20) + down
-        stroma *= 0.75 + 0.45 * np.sin(across + rng.uniform(-1, 1) * np.arange(shape[1]))
-    stroma = np.clip(stroma, 0, None) * rng.uniform(0.2, 1.0)
-    blue = np.array([0.65, 0.70, 0.29]) + rng.normal(0, 0.08, 3)  # optical densities of haematoxylin ...
-    pink = np.array([0.07, 0.99, 0.11]) * 0.45 + np.abs(rng.normal(0, 0.08, 3))  # ... and of eosin
-    haze = rng.uniform(0, 0.3) * np.clip(
-        smooth_noise(rng, shape, rng.uniform(8, 30)), 0, 2
-    )  # bluish cytoplasm
-    density = gaussian_filter(np.clip(nucleus, 0, None), rng.uniform(0.6, 1.3))[..., None] * blue
-    density = density + stroma[..., None] * pink + haze[..., None] * blue
-    scene = np.exp(-density * rng.uniform(0.7, 1.5)) * rng.uniform(0.85, 1.0) + rng.normal(
-        0, rng.uniform(0.005, 0.03), (*shape, 3)
-    )
     return (np.clip(scene, 0, 1) * 255).astype(np.uint8), labels
 
 
