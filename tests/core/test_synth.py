@@ -141,6 +141,14 @@ def test_holes_of_a_section_are_empty_but_for_their_rims() -> None:
     assert rim[left == 0].mean() < 0.5 * rim[(left == 1) & (rim > 0)].mean()
 
 
+def test_the_ground_of_a_photograph_is_textured_around_nothing() -> None:
+    for seed in range(8):
+        ground = synth._surface(np.random.default_rng(seed), (120, 90), 20.0)
+        assert ground.shape == (120, 90)
+        assert abs(ground.mean()) < 0.15
+        assert 0.01 < ground.std() < 0.2
+
+
 @pytest.mark.parametrize("density", [0.3, 0.7])
 def test_cells_are_left_out_down_to_the_density(density: float) -> None:
     labels = tessellate((300, 300), np.random.default_rng(0), 20.0, density, 1.5)

@@ -142,25 +142,59 @@ def _granules(
 def photo(
     shape: tuple[int, int] = (512, 512), seed: int = 0, **options: float | str
 ) -> tuple[npt.NDArray[np.uint8], Labels]:
-    """Return shaded coloured objects with shadows on a textured ground: (image uint8 (H, W, 3), labels)."""
+    """Return shaded coloured objects with shadows on a textured ground: (image uint8 (H, W, 3), labels).
+
+    Colours are bright or, in half of the scenes, natural; many objects have markings and are lit from one
+    side; the ground is cloudy, striped as wood or a gravel of small stones, which is not labelled.
+    """
     from scipy.ndimage import gaussian_filter, shift
 
     rng = np.random.default_rng(seed)
     labels = scatter(shape, rng, **{"overlap": 0.05, **options})  # type: ignore[arg-type]
-    mask = labels > 0
+    mask, diameter = labels > 0, float(options.get("diameter", 24.0))
     ground, body = rng.uniform(0.1, 0.95, 3), rng.uniform(0.1, 0.95, 3)
     if np.abs(ground - body).max() < 0.25:
         body = 1 - ground
-    texture = rng.uniform(0.02, 0.1) * smooth_noise(rng, shape, rng.uniform(2, 10))
-    scene = ground + (texture + 0.05 * smooth_noise(rng, shape, 70))[..., None]
+    natural = rng.uniform(0.5, 1.0) if rng.random() < 0.5 else 0.0
+    tint = rng.uniform([-0.05, -0.1, -0.25], [0.2, 0.1, 0.05])
+    ground, body = (c + natural * (c.mean() + tint - c) for c in (ground, body))
+    scene = (
+        ground + _surface(rng, shape, diameter)[..., None] + 0.05 * smooth_noise(rng, shape, 70)[..., None]
+    )
     shadow = gaussian_filter(shift(mask.astype(float), rng.uniform(-5, 5, 2), order=0), 2.0)
     scene *= 1 - rng.uniform(0, 0.5) * shadow[..., None]
-    hue = body + np.stack([per_object(rng, labels, -0.12, 0.12) for _ in range(3)], axis=-1)
-    dome = np.minimum(edges(labels) / rng.uniform(3, 10), 1)
-    hue = hue * (0.65 + 0.35 * dome[..., None]) + 0.06 * smooth_noise(rng, shape, 4)[..., None]
+    spread = rng.uniform(0.02, 0.12)
+    hue = body + np.stack([per_object(rng, labels, -spread, spread) for _ in range(3)], axis=-1)
+    inside = edges(labels)
+    dome = np.minimum(inside / rng.uniform(3, 10), 1)
+    light = 0.65 + 0.35 * dome
+    if rng.random() < 0.6:  # lit from one side
+        height = gaussian_filter(np.sqrt(np.minimum(inside / (0.5 * diameter), 1)), max(1.0, 0.05 * diameter))
+        turn, slope = rng.uniform(0, 2 * np.pi), np.gradient(height)
+        lit = diameter * (slope[0] * np.sin(turn) + slope[1] * np.cos(turn))
+        light += rng.uniform(0.03, 0.2) * np.clip(lit, -2, 3)
+    hue = hue * light[..., None] + 0.06 * smooth_noise(rng, shape, 4)[..., None]
+    if rng.random() < 0.5:  # markings
+        marks = smooth_noise(rng, shape, max(1.5, diameter * rng.uniform(0.08, 0.3)))
+        hue += rng.uniform(0.05, 0.25) * np.clip(marks, -1.5, 1.5)[..., None] * rng.uniform(0.5, 1, 3)
     scene = np.where(mask[..., None], hue, scene)
     scene = gaussian_filter(scene, (0.7, 0.7, 0)) + rng.normal(0, rng.uniform(0.005, 0.03), (*shape, 3))
     return (np.clip(scene, 0, 1) * 255).astype(np.uint8), labels
+
+
+def _surface(rng: np.random.Generator, shape: tuple[int, int], diameter: float) -> npt.NDArray[np.float64]:
+    """Return the texture of what objects lie on, around 0: cloudy, with stripes, or of small stones."""
+    out: npt.NDArray[np.float64] = rng.uniform(0.02, 0.1) * smooth_noise(rng, shape, rng.uniform(2, 10))
+    look = rng.choice(3, p=[0.6, 0.2, 0.2])
+    if look == 1:
+        turn, wide = rng.uniform(0, np.pi), rng.uniform(4, 40)
+        y, x = np.mgrid[: shape[0], : shape[1]]
+        across = y * np.cos(turn) + x * np.sin(turn) + 0.5 * wide * smooth_noise(rng, shape, 4 * wide)
+        out += rng.uniform(0.02, 0.12) * np.sin(2 * np.pi * across / wide)
+    elif look == 2:
+        stones = tessellate(shape, rng, max(4.0, diameter * rng.uniform(0.15, 0.4)), 0.9, rng.uniform(1, 1.6))
+        out += per_object(rng, stones, -0.12, 0.12) - rng.uniform(0, 0.2) * (edges(stones) < 1)
+    return out
 
 
 def packed(
