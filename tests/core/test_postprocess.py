@@ -348,13 +348,30 @@ def test_objects_below_the_least_confidence_are_dropped() -> None:
     truth = np.zeros((40, 80), np.int32)
     truth[5:25, 5:25], truth[5:25, 45:65] = 1, 2
     maps = perfect(truth, 0.0)
-    foreground = np.where(truth == 2, np.float32(0.65), maps.foreground)
+    foreground = np.where(truth == 2, np.float32(0.85), maps.foreground)
     maps = replace(maps, foreground=foreground)
     labels, features = read_out(maps, ReadoutParams())
     assert labels.max() == 2
-    kept, sure = read_out(maps, ReadoutParams(min_confidence=0.8))
+    middle = float(features["confidence"].mean())
+    kept, sure = read_out(maps, ReadoutParams(min_confidence=middle))
     assert kept.max() == 1
     np.testing.assert_array_equal(kept > 0, truth == 1)
-    assert sure["confidence"].tolist() == features["confidence"][features["confidence"] >= 0.8].tolist()
+    assert sure["confidence"].tolist() == features["confidence"][features["confidence"] >= middle].tolist()
     assert sure["index"].tolist() == [1]
     assert sure["size"].tolist() == [400]
+
+
+@pytest.mark.parametrize("readout", ["seeds", "watershed"])
+@pytest.mark.parametrize(("prob", "kept"), [(0.62, False), (0.79, False), (0.81, True)])
+def test_faint_objects_are_dropped(readout: str, prob: float, kept: bool) -> None:
+    """At a threshold of .6 an object counts from a mean foreground of .8 on."""
+    truth = np.zeros((40, 80), np.int32)
+    truth[5:25, 5:25], truth[5:25, 45:65] = 1, 2
+    maps = perfect(truth, 0.0)
+    foreground = np.where(truth == 2, np.float32(prob), maps.foreground)
+    foreground[10:15, 10:15] = 0.1  # a hole, filled, makes no object faint
+    found = replace(maps, foreground=foreground)
+    labels, features = read_out(found, ReadoutParams(readout=readout, threshold=0.6))
+    np.testing.assert_array_equal(labels > 0, (truth == 1) | (kept & (truth == 2)))
+    assert features["index"].tolist() == list(range(1, 2 + kept))
+    assert read_out(found, ReadoutParams(readout=readout, threshold=0.2))[0].max() == 2

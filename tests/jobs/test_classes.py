@@ -16,6 +16,7 @@ from napari_attnseg.store.samples import read_sample, write_sample
 from tests.fakes import FakeEngine, blobs
 
 NAMES = ("dim", "bright")
+BRIGHT = 185
 
 
 class ClassEngine(FakeEngine):
@@ -27,7 +28,7 @@ class ClassEngine(FakeEngine):
 
     def maps(self, image, *, zoom=1.0, norm=None):
         maps = super().maps(image, zoom=zoom, norm=norm)
-        bright = image > 150
+        bright = image > BRIGHT
         inside = maps.foreground
         chances = np.stack([1 - inside, inside * ~bright, inside * bright]).astype(np.float32)
         return replace(maps, classes=chances)
@@ -36,7 +37,7 @@ class ClassEngine(FakeEngine):
 @pytest.fixture
 def source() -> ImageSource:
     image, labels = blobs(shape=(96, 256))
-    image[labels % 2 == 1] = 140
+    image[labels % 2 == 1] = BRIGHT - 5
     image[labels == 0] = 0
     return ImageSource(image, "YX")
 
@@ -49,7 +50,7 @@ def run(source, **values):
 
 
 def wanted(source) -> np.ndarray:
-    return np.where(source.data > 150, 2, source.data > 100)
+    return np.where(source.data > BRIGHT, 2, source.data > 100)
 
 
 def test_class_numbers_and_their_names(source):

@@ -25,7 +25,7 @@ def discs(rows: range) -> np.ndarray:
     return np.where(inside & np.isin(y // STEP, list(rows)), number, 0).astype(np.int32)
 
 
-def engine_that_finds(sure: np.ndarray, unsure: np.ndarray, doubt: float = 0.6) -> SimpleNamespace:
+def engine_that_finds(sure: np.ndarray, unsure: np.ndarray, doubt: float = 0.82) -> SimpleNamespace:
     """Return an engine that finds some objects with .95 and others with ``doubt``."""
     both = np.maximum(sure, unsure)
     table = measure(both)
@@ -55,9 +55,9 @@ def test_it_is_as_strict_as_the_labels_left_ask_for():
     shown = discs(range(6))
     kept = np.where(shown == 20, 0, shown)
     others = np.where(kept > 0, 0, all_of_it)
-    # a logit of .62 (.65) falls below that of the threshold, .41, with .5; one of 1.1 (.75) with 1
-    assert find_shift(engine_that_finds(kept, others, 0.65), [sample]) == 0.5
-    assert find_shift(engine_that_finds(kept, others, 0.75), [sample]) == 1.0
+    # an object is faint below .8, a logit of 1.39: one of 1.52 (.82) becomes so with .5, of 1.99 (.88) with 1
+    assert find_shift(engine_that_finds(kept, others, 0.82), [sample]) == 0.5
+    assert find_shift(engine_that_finds(kept, others, 0.88), [sample]) == 1.0
     assert find_shift(engine_that_finds(kept, others, 0.95), [sample]) == 0.0  # nothing tells them apart
 
 

@@ -16,6 +16,9 @@ about half of an object is a fragment: it is dropped and its pixels do not vote.
 what is usual in the image, where that is less than the pixels say.  Seeds that the border may have cut
 are not compared with each other.
 
+**Faint objects.**  An object whose foreground probability is on average nearer to the threshold than to 1
+is dropped.
+
 No step loops over objects in Python.
 """
 
@@ -48,6 +51,7 @@ _SEED_HEIGHT = 0.2  # share of an object's pixels that must vote within one blur
 _SEED_GAP = 0.3  # closer peaks (in diameters) are one seed
 _WHOLE = 1.3  # seeds within reach are parts of one object if they have fewer pixels than so many of its size
 _ENOUGH = 5  # fewer objects do not tell what is usual in an image: they may all be parts
+_CLEAR = 0.5  # how far from the threshold to 1 the mean foreground of an object must be, else it is dropped
 _FRAGMENT = 0.45  # a seed with fewer pixels than this share of such an object is none
 
 
@@ -316,6 +320,15 @@ def watershed_readout(maps: DenseMaps, params: ReadoutParams) -> tuple[Labels, F
     return labels, maps.foreground * inside
 
 
+def _clear(prob: Floats, owner: Labels, count: int, threshold: float) -> npt.NDArray[np.bool_]:
+    """Tell which of the objects 1..count are not faint, (count,); filled holes do not count."""
+    above = np.where(prob > threshold, prob - np.float32(threshold), 0)
+    total = np.bincount(owner, above, minlength=count + 1)[1:]
+    pixels = np.bincount(owner, above > 0, minlength=count + 1)[1:]
+    clear: npt.NDArray[np.bool_] = total >= _CLEAR * (1 - threshold) * pixels
+    return clear
+
+
 READOUTS: Registry[Callable[[DenseMaps, ReadoutParams], tuple[Labels, Floats]]] = Registry(
     "readout", "napari_attnseg.postprocessors"
 )
@@ -359,7 +372,8 @@ def read_out(
     size = np.bincount(owner, minlength=count + 1)[1:]
     summed = np.bincount(owner, certainty.ravel()[inside], minlength=count + 1)[1:]
     confidence = np.clip(summed / np.maximum(size, 1), 0, 1).astype(np.float32)
-    sure = confidence >= params.min_confidence
+    sure = _clear(maps.foreground.ravel()[inside], owner, count, params.threshold)
+    sure &= confidence >= params.min_confidence
     if not sure.all():
         labels = np.append(0, np.where(sure, np.cumsum(sure), 0)).astype(np.int32)[labels]
     return labels, {
