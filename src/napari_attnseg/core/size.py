@@ -130,7 +130,7 @@ def _by_votes(
             found, diameter = agreement(other), estimate_diameter(other, threshold)
             if found < agreed + BETTER or (diameter or 0) * wanted > COMFORT[1] * canonical:
                 break
-            if step > 1 and not _grows(maps, other, wanted / zoom, threshold):
+            if step > 1 and _specks(maps, other, zoom, wanted, canonical, threshold):
                 break
             zoom, maps, agreed, moved = wanted, other, found, True
         if moved:
@@ -173,20 +173,25 @@ def _follow(
         if wanted == zoom or (number and max(change, 1 / change) <= 1.5):
             break
         seen = yield wanted
-        if wanted > zoom and not _grows(maps, seen, wanted / zoom, threshold):
+        if wanted > zoom and _specks(maps, seen, zoom, wanted, canonical, threshold):
             break
         zoom, maps = wanted, seen
     return zoom, maps
 
 
-def _grows(before: DenseMaps, after: DenseMaps, factor: float, threshold: float) -> bool:
-    """Tell whether what was found looks larger at a zoom finer by ``factor``.
+def _specks(
+    before: DenseMaps, after: DenseMaps, zoom: float, at: float, canonical: float, threshold: float
+) -> bool:
+    """Tell whether what is found at a zoom ``at``, finer than ``zoom``, are specks of a texture.
 
-    In the resized image objects grow by that factor, while the specks found in a texture are as small at
-    every zoom.  Half of the factor, in logarithms, divides the two.
+    In the resized image objects grow by the factor between the zooms; specks are as small at every one.  Half
+    of the factor, in logarithms, divides the two.  What has a size that the network is at ease with is no
+    speck: a crowd of small objects may look like a large one at the coarser zoom.
     """
     old, new = (estimate_diameter(m, threshold) for m in (before, after))
-    return old is None or (new is not None and new * factor**0.5 >= old)
+    if new is None:
+        return True
+    return new * at < COMFORT[0] * canonical and old is not None and new * (at / zoom) ** 0.5 < old
 
 
 def settle_zoom(
@@ -196,8 +201,8 @@ def settle_zoom(
 
     The network runs at zoom 1 and reads the sizes it predicts; where they ask for another zoom it runs
     there, and once more if what it sees there asks for a further change of more than a factor 1.5.  A finer
-    zoom does not count where what was found is hardly larger there: that is a texture.  Where
-    it is unsure of the foreground that it found (objects of many times its own size look like texture to
+    zoom does not count where what is found is small still, and hardly larger than before: that is a
+    texture.  Where it is unsure of the foreground that it found (objects of many times its own size look like texture to
     it), it takes a second look at zoom ``COARSE``; if that is surer by ``GAIN`` and sees objects of sizes
     that it can tell, the search goes on there, or ends there where going on leads to what is less sure.
     Where that leads to a coarser zoom though the votes at zoom 1 did not agree, a crowd of small objects may
