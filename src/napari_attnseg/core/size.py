@@ -202,11 +202,12 @@ def settle_zoom(
     The network runs at zoom 1 and reads the sizes it predicts; where they ask for another zoom it runs
     there, and once more if what it sees there asks for a further change of more than a factor 1.5.  A finer
     zoom does not count where what is found is small still, and hardly larger than before: that is a
-    texture.  Where it is unsure of the foreground that it found (objects of many times its own size look like texture to
-    it), it takes a second look at zoom ``COARSE``; if that is surer by ``GAIN`` and sees objects of sizes
-    that it can tell, the search goes on there, or ends there where going on leads to what is less sure.
-    Where that leads to a coarser zoom though the votes at zoom 1 did not agree, a crowd of small objects may
-    have been taken for a large one: if they agree at zoom ``FINE``, the search goes on from there.
+    texture.  Where it is unsure of the foreground that it found (objects of many times its own size look
+    like texture to it), it takes a second look at zoom ``COARSE``; if that is surer by ``GAIN`` and sees
+    objects of sizes that it can tell, the search goes on there, or ends there where going on leads to what
+    is less sure.  Where that leads to a coarser zoom though the votes at zoom 1 did not agree, a crowd of
+    small objects may have been taken for a large one: if they agree at zoom ``FINE``, the search goes on
+    from there.
     Where it is unsure still and the votes of the pixels do not agree, neighbouring zooms are tried, and
     those taken at which they agree better.
 
