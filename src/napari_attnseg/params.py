@@ -40,7 +40,8 @@ class ReadoutParams(BaseModel):
         ge=0.01,
         le=0.99,
         title="Foreground threshold",
-        description="Lower keeps fainter objects, higher keeps only certain ones.",
+        description="Lower keeps fainter objects, higher keeps only certain ones; an object must be a third "
+        "above it on average, at most halfway to 1.",
     )
     min_size: int = Field(
         12, ge=0, le=1_000_000, title="Smallest size", description="Objects of fewer pixels are dropped."

@@ -362,16 +362,19 @@ def test_objects_below_the_least_confidence_are_dropped() -> None:
 
 
 @pytest.mark.parametrize("readout", ["seeds", "watershed"])
-@pytest.mark.parametrize(("prob", "kept"), [(0.62, False), (0.79, False), (0.81, True)])
-def test_faint_objects_are_dropped(readout: str, prob: float, kept: bool) -> None:
-    """At a threshold of .6 an object counts from a mean foreground of .8 on."""
+@pytest.mark.parametrize(
+    ("threshold", "prob", "kept"),
+    [(0.6, 0.62, False), (0.6, 0.79, False), (0.6, 0.81, True), (0.3, 0.38, False), (0.3, 0.42, True),
+     (0.8, 0.88, False), (0.8, 0.92, True), (0.2, 0.25, False), (0.2, 0.29, True)],
+)  # fmt: skip
+def test_faint_objects_are_dropped(readout: str, threshold: float, prob: float, kept: bool) -> None:
+    """The mean foreground must be a third above the threshold, at most halfway from it to 1."""
     truth = np.zeros((40, 80), np.int32)
     truth[5:25, 5:25], truth[5:25, 45:65] = 1, 2
     maps = perfect(truth, 0.0)
-    foreground = np.where(truth == 2, np.float32(prob), maps.foreground)
-    foreground[10:15, 10:15] = 0.1  # a hole, filled, makes no object faint
+    foreground = np.array([0.001, 0.97, prob], np.float32)[truth]
+    foreground[10:15, 50:55] = 0.001  # a hole, filled, makes no object faint
     found = replace(maps, foreground=foreground)
-    labels, features = read_out(found, ReadoutParams(readout=readout, threshold=0.6))
+    labels, features = read_out(found, ReadoutParams(readout=readout, threshold=threshold))
     np.testing.assert_array_equal(labels > 0, (truth == 1) | (kept & (truth == 2)))
     assert features["index"].tolist() == list(range(1, 2 + kept))
-    assert read_out(found, ReadoutParams(readout=readout, threshold=0.2))[0].max() == 2

@@ -120,6 +120,20 @@ def test_specks_that_are_as_small_at_a_finer_zoom_are_texture(seen, kept):
     assert found.size[0, 0] == pytest.approx(seen if kept else 12)
 
 
+def test_a_finer_look_at_a_part_of_a_plane_is_compared_on_that_part():
+    """Around the centre there are objects of 12 pixels, farther out specks that would lower the median."""
+
+    def run(zoom):
+        found = maps(12, shape=(64, 64) if zoom == 1 else (32, 32))
+        if zoom == 1:
+            found.size[:16] = found.size[48:] = 8.0
+        else:
+            found.size[:] = 6.5
+        return found
+
+    assert settle_zoom(run, 24)[0] == 1  # 12 became 6.5; against a median of 8 it would have grown
+
+
 def test_nothing_at_a_finer_zoom_leads_back():
     assert settle_zoom(lambda at: maps(12, 1.0 if at == 1 else 0.1), 24)[0] == 1
 
@@ -279,9 +293,16 @@ def test_votes_for_one_blob_do_not_count(monkeypatch):
     assert runs == [1, 0.71, 1.41, 2]
 
 
-@pytest.mark.parametrize(("finest", "zoom"), [(24, 2), (10, 2), (8, 1.41)])
+@pytest.mark.parametrize(
+    ("finest", "zoom"),
+    [
+        pytest.param(24, 2, id="objects"),
+        pytest.param(10, 2, id="a crowd of small ones"),
+        pytest.param(8, 1.41, id="specks"),
+    ],
+)
 def test_votes_for_specks_do_not_count(monkeypatch, finest, zoom):
-    """At 2 the votes agree best: for objects, a crowd of small ones, or specks (16 pixels wide there)."""
+    """At 2 the votes agree best; 8 pixels of the image are 16 there."""
     agreed = {1.0: 0.5, 0.71: 0.4, 1.41: 0.7, 2.0: 0.8}
 
     def run(at):

@@ -13,8 +13,8 @@ from skimage.segmentation import find_boundaries
 from napari_attnseg.core import synth, tissue
 from napari_attnseg.core.colonies import grow
 from napari_attnseg.core.micrograph import micrograph, profiles
-from napari_attnseg.core.shapes import relabel, scatter, tessellate
-from napari_attnseg.core.synth import SCENES, fluorescence, packed
+from napari_attnseg.core.shapes import border_distance, relabel, scatter, tessellate
+from napari_attnseg.core.synth import SCENES, fluorescence, packed, photo
 from napari_attnseg.core.tissue import stained
 
 FORMS = {
@@ -142,11 +142,31 @@ def test_holes_of_a_section_are_empty_but_for_their_rims() -> None:
 
 
 def test_the_ground_of_a_photograph_is_textured_around_nothing() -> None:
-    for seed in range(8):
+    """Some of it has sharp edges: gravel."""
+    sharp = 0
+    for seed in range(40):
         ground = synth._surface(np.random.default_rng(seed), (120, 90), 20.0)
         assert ground.shape == (120, 90)
         assert abs(ground.mean()) < 0.15
         assert 0.01 < ground.std() < 0.2
+        step = np.abs(np.diff(ground, axis=1))
+        sharp += np.percentile(step, 99) > 6 * np.median(step)
+    assert 2 <= sharp <= 16
+
+
+def test_the_border_distance_counts_from_the_nearest_other_label() -> None:
+    labels = np.zeros((9, 12), np.int32)
+    labels[:, 3:8], labels[:, 8:] = 1, 2
+    np.testing.assert_array_equal(border_distance(labels)[4], [0, 0, 0, 0, 1, 2, 1, 0, 0, 1, 2, 3])
+    assert (border_distance(np.ones((9, 12), np.int32)) == 9).all()
+    assert (border_distance(np.zeros((9, 12), np.int32)) == 0).all()
+
+
+def test_natural_colours_leave_objects_that_can_be_told() -> None:
+    for seed in range(40):
+        image, labels = photo((64, 64), seed, diameter=24.0)
+        inside, outside = (image[m].mean(axis=0) for m in (labels > 0, labels == 0))
+        assert np.abs(inside - outside).max() > 12
 
 
 @pytest.mark.parametrize("density", [0.3, 0.7])

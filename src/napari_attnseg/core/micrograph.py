@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_attnseg.core.shapes import edges, per_object, relabel, scatter, smooth_noise, tessellate
+from napari_attnseg.core.shapes import border_distance, per_object, relabel, scatter, smooth_noise, tessellate
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -29,7 +29,7 @@ def micrograph(
     rng = np.random.default_rng(seed)
     diameter = max(diameter, 14.0)  # smaller ones would be all membrane
     cells = profiles(shape, rng, diameter)
-    inside = edges(cells)
+    inside = border_distance(cells)
     thick = max(1.0, diameter * rng.uniform(0.02, 0.09))
     dense = 1 + np.clip(smooth_noise(rng, shape, diameter) - rng.uniform(1.2, 2.0), 0, 1.5)  # synapses
     wall = np.exp(-((inside / (thick * dense)) ** 2))
@@ -101,7 +101,7 @@ def _mitochondria(rng: np.random.Generator, inside: Field, diameter: float, thic
     crosses = np.zeros(int(found.max()) + 1, dtype=bool)
     crosses[np.unique(found[inside < 1.5 * thick])] = True
     there = np.where(crosses[found], 0, found)
-    depth, turn = edges(there), rng.uniform(0, np.pi)
+    depth, turn = border_distance(there), rng.uniform(0, np.pi)
     y, x = np.mgrid[: there.shape[0], : there.shape[1]]
     along = (y * np.cos(turn) + x * np.sin(turn)) * rng.uniform(0.6, 1.6) + smooth_noise(rng, there.shape, 12)
     body = per_object(rng, there, -0.35, -0.05) + rng.uniform(0, 0.12) * np.sin(along) * (there > 0)

@@ -16,8 +16,8 @@ about half of an object is a fragment: it is dropped and its pixels do not vote.
 what is usual in the image, where that is less than the pixels say.  Seeds that the border may have cut
 are not compared with each other.
 
-**Faint objects.**  An object whose foreground probability is on average nearer to the threshold than to 1
-is dropped.
+**Faint objects.**  An object whose pixels above the threshold are on average hardly above it is dropped:
+their mean must be a third above the threshold, at most halfway from it to 1.
 
 No step loops over objects in Python.
 """
@@ -51,7 +51,7 @@ _SEED_HEIGHT = 0.2  # share of an object's pixels that must vote within one blur
 _SEED_GAP = 0.3  # closer peaks (in diameters) are one seed
 _WHOLE = 1.3  # seeds within reach are parts of one object if they have fewer pixels than so many of its size
 _ENOUGH = 5  # fewer objects do not tell what is usual in an image: they may all be parts
-_CLEAR = 0.5  # how far from the threshold to 1 the mean foreground of an object must be, else it is dropped
+_CLEAR = 4 / 3, 0.5  # mean foreground of an object: times the threshold; at most so far from it to 1
 _FRAGMENT = 0.45  # a seed with fewer pixels than this share of such an object is none
 
 
@@ -321,11 +321,15 @@ def watershed_readout(maps: DenseMaps, params: ReadoutParams) -> tuple[Labels, F
 
 
 def _clear(prob: Floats, owner: Labels, count: int, threshold: float) -> npt.NDArray[np.bool_]:
-    """Tell which of the objects 1..count are not faint, (count,); filled holes do not count."""
+    """Tell which of the objects 1..count are not faint, (count,).
+
+    Pixels at or below the threshold, as in filled holes, do not count; an object without others is not faint.
+    """
+    least = min(_CLEAR[0] * threshold, threshold + _CLEAR[1] * (1 - threshold))
     above = np.where(prob > threshold, prob - np.float32(threshold), 0)
     total = np.bincount(owner, above, minlength=count + 1)[1:]
     pixels = np.bincount(owner, above > 0, minlength=count + 1)[1:]
-    clear: npt.NDArray[np.bool_] = total >= _CLEAR * (1 - threshold) * pixels
+    clear: npt.NDArray[np.bool_] = total >= (least - threshold) * pixels
     return clear
 
 
@@ -353,7 +357,8 @@ def read_out(
     Returns
     -------
     labels : ndarray, (H, W) int32
-        Objects 1..n, 0 is background; every object is one connected piece.
+        Objects 1..n, 0 is background; every object is one connected piece.  Faint ones are dropped, whatever
+        the readout.
     features : dict of ndarray, (n,)
         ``index`` (label ids), ``confidence`` (mean over the object of foreground probability times the
         attention on its seed, 0..1) and ``size`` (pixels).

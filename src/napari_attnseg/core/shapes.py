@@ -30,8 +30,11 @@ def per_object(rng: np.random.Generator, labels: Labels, low: float, high: float
     return table[labels]
 
 
-def edges(labels: Labels) -> npt.NDArray[np.float64]:
-    """Return the distance to the border inside each object (pixels), 0 outside."""
+def border_distance(labels: Labels) -> npt.NDArray[np.float64]:
+    """Return the distance to the border inside each object (pixels), 0 outside.
+
+    The frame of the field is no border; one object that fills all of it is as deep as the field is wide.
+    """
     from scipy.ndimage import distance_transform_edt
 
     border = np.zeros(labels.shape, dtype=bool)
@@ -43,6 +46,8 @@ def edges(labels: Labels) -> npt.NDArray[np.float64]:
         second[axis] = slice(1, None)
         border[tuple(first)] |= step
         border[tuple(second)] |= step
+    if not border.any():
+        return np.where(labels > 0, float(min(labels.shape)), 0.0)
     inside: npt.NDArray[np.float64] = distance_transform_edt(~border) * (labels > 0)
     return inside
 

@@ -39,10 +39,16 @@ def estimate_diameter(maps: DenseMaps, threshold: float = 0.5) -> float | None:
 
     Pixels are weighted by one over the predicted area, so that every object counts once.
     """
-    inside = maps.foreground > threshold
+    return _diameter(maps.foreground, maps.size, threshold)
+
+
+def _diameter(
+    foreground: npt.NDArray[np.float32], sizes: npt.NDArray[np.float32], threshold: float
+) -> float | None:
+    inside = foreground > threshold
     if int(inside.sum()) < 12:
         return None
-    size = np.maximum(maps.size[inside], 1.0)
+    size = np.maximum(sizes[inside], 1.0)
     order = np.argsort(size)
     weight = np.cumsum(1.0 / size[order] ** 2)
     return float(size[order][np.searchsorted(weight, weight[-1] / 2)])
@@ -188,7 +194,11 @@ def _specks(
     of the factor, in logarithms, divides the two.  What has a size that the network is at ease with is no
     speck: a crowd of small objects may look like a large one at the coarser zoom.
     """
-    old, new = (estimate_diameter(m, threshold) for m in (before, after))
+    # of a large plane a finer look may see less
+    shape = np.minimum(before.foreground.shape, after.foreground.shape)
+    old, new = (
+        _diameter(_middle(m.foreground, shape), _middle(m.size, shape), threshold) for m in (before, after)
+    )
     if new is None:
         return True
     return new * at < COMFORT[0] * canonical and old is not None and new * (at / zoom) ** 0.5 < old

@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_attnseg.core.colonies import grow
 from napari_attnseg.core.micrograph import micrograph
-from napari_attnseg.core.shapes import edges, per_object, scatter, smooth_noise, tessellate
+from napari_attnseg.core.shapes import border_distance, per_object, scatter, smooth_noise, tessellate
 from napari_attnseg.core.tissue import stained
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ def fluorescence(
 
     rng = np.random.default_rng(seed)
     labels = scatter(shape, rng, **options)  # type: ignore[arg-type]
-    depth = np.minimum(edges(labels) / 4, 1)
+    depth = np.minimum(border_distance(labels) / 4, 1)
     body = per_object(rng, labels, 0.25, 1.0) * (0.7 + 0.3 * depth)
     body *= 1 + rng.uniform(0.05, 0.25) * smooth_noise(rng, shape, 3)
     if rng.random() < 0.3:  # membranes or rings brighter than the inside
-        body *= np.where(edges(labels) < 3, 1.0, rng.uniform(0.3, 0.8))
+        body *= np.where(border_distance(labels) < 3, 1.0, rng.uniform(0.3, 0.8))
     ground = rng.uniform(0.02, 0.15) * (1 + 0.5 * smooth_noise(rng, shape, 80)) + 0.02 * smooth_noise(
         rng, shape, 12
     )
@@ -55,13 +55,16 @@ def fluorescence(
 def _out_of_focus(
     rng: np.random.Generator, shape: tuple[int, int], options: dict[str, float | str]
 ) -> npt.NDArray[np.float64]:
-    """Return the light of objects out of focus, blurred by 0.12 to 0.6 diameters, mostly in some places."""
+    """Return the light of objects out of focus, mostly in some places.
+
+    They are blurred by 0.12 to 0.6 diameters, and by more than what is in focus.
+    """
     from scipy.ndimage import gaussian_filter
 
     density = float(rng.uniform(0.2, 0.7))
     others = scatter(shape, rng, **{**options, "density": density})  # type: ignore[arg-type]
     diameter = float(options.get("diameter", 24.0))
-    blurred = gaussian_filter(per_object(rng, others, 0.3, 1.0), diameter * rng.uniform(0.12, 0.6))
+    blurred = gaussian_filter(per_object(rng, others, 0.3, 1.0), max(3.0, diameter * rng.uniform(0.12, 0.6)))
     if rng.random() < 0.6:  # only a part of the sample is that thick
         blurred *= np.clip(0.5 + smooth_noise(rng, shape, 3 * diameter), 0, 1.5)
     light: npt.NDArray[np.float64] = blurred * rng.uniform(0.15, 0.7)
@@ -80,7 +83,7 @@ def phase_contrast(
     sign = rng.choice([-1.0, 1.0])
     wide = rng.uniform(3, 7)
     halo = gaussian_filter(mask, wide) - gaussian_filter(mask, 1.0)
-    rim = np.exp(-edges(labels) / rng.uniform(1, 3)) * mask
+    rim = np.exp(-border_distance(labels) / rng.uniform(1, 3)) * mask
     inside = per_object(rng, labels, -0.15, 0.15) * mask + rng.uniform(0.03, 0.12) * mask * smooth_noise(
         rng, shape, 2.5
     )
@@ -103,7 +106,7 @@ def adherent(
     rng = np.random.default_rng(seed)
     kind = "spread" if rng.random() < 0.8 else str(options.get("kind", "blob"))
     labels = scatter(shape, rng, **{"density": 0.25, "overlap": 0.3, **options, "kind": kind})  # type: ignore[arg-type]
-    inside, mask = edges(labels), (labels > 0).astype(np.float64)
+    inside, mask = border_distance(labels), (labels > 0).astype(np.float64)
     halo = np.clip(gaussian_filter(mask, rng.uniform(2, 6)) - 0.2 * mask, 0, 1)
     rim = np.exp(-inside / rng.uniform(0.7, 2.5)) * mask
     shining = per_object(rng, labels, -3.0, 1.0).clip(0) * np.clip(rim + 0.3, 0, 1)
@@ -144,8 +147,8 @@ def photo(
 ) -> tuple[npt.NDArray[np.uint8], Labels]:
     """Return shaded coloured objects with shadows on a textured ground: (image uint8 (H, W, 3), labels).
 
-    Colours are bright or, in half of the scenes, natural; many objects have markings and are lit from one
-    side; the ground is cloudy, striped as wood or a gravel of small stones, which is not labelled.
+    Colours are bright or, in half of the scenes, natural; in many scenes the objects have markings or are lit
+    from one side; the ground is cloudy, striped as wood or a gravel of small stones, which is not labelled.
     """
     from scipy.ndimage import gaussian_filter, shift
 
@@ -153,11 +156,11 @@ def photo(
     labels = scatter(shape, rng, **{"overlap": 0.05, **options})  # type: ignore[arg-type]
     mask, diameter = labels > 0, float(options.get("diameter", 24.0))
     ground, body = rng.uniform(0.1, 0.95, 3), rng.uniform(0.1, 0.95, 3)
-    if np.abs(ground - body).max() < 0.25:
-        body = 1 - ground
     natural = rng.uniform(0.5, 1.0) if rng.random() < 0.5 else 0.0
     tint = rng.uniform([-0.05, -0.1, -0.25], [0.2, 0.1, 0.05])
     ground, body = (c + natural * (c.mean() + tint - c) for c in (ground, body))
+    if np.abs(ground - body).max() < 0.25:
+        body = np.where(ground > 0.5, ground - 0.35, ground + 0.35)
     scene = (
         ground + _surface(rng, shape, diameter)[..., None] + 0.05 * smooth_noise(rng, shape, 70)[..., None]
     )
@@ -165,7 +168,7 @@ def photo(
     scene *= 1 - rng.uniform(0, 0.5) * shadow[..., None]
     spread = rng.uniform(0.02, 0.12)
     hue = body + np.stack([per_object(rng, labels, -spread, spread) for _ in range(3)], axis=-1)
-    inside = edges(labels)
+    inside = border_distance(labels)
     dome = np.minimum(inside / rng.uniform(3, 10), 1)
     light = 0.65 + 0.35 * dome
     if rng.random() < 0.6:  # lit from one side
@@ -193,7 +196,7 @@ def _surface(rng: np.random.Generator, shape: tuple[int, int], diameter: float) 
         out += rng.uniform(0.02, 0.12) * np.sin(2 * np.pi * across / wide)
     elif look == 2:
         stones = tessellate(shape, rng, max(4.0, diameter * rng.uniform(0.15, 0.4)), 0.9, rng.uniform(1, 1.6))
-        out += per_object(rng, stones, -0.12, 0.12) - rng.uniform(0, 0.2) * (edges(stones) < 1)
+        out += per_object(rng, stones, -0.12, 0.12) - rng.uniform(0, 0.2) * (border_distance(stones) < 1)
     return out
 
 
@@ -214,7 +217,7 @@ def packed(
 
     rng = np.random.default_rng(seed)
     labels = tessellate(shape, rng, diameter, density + 0.4, float(rng.uniform(1, 2.5)))
-    inside, mask = edges(labels), labels > 0
+    inside, mask = border_distance(labels), labels > 0
     wall = np.exp(-((inside / rng.uniform(0.8, 2.5)) ** 2)) * mask
     texture = smooth_noise(rng, shape, rng.uniform(1.2, 3))
     look = rng.integers(3)
@@ -267,7 +270,7 @@ def colony(
     )
     mask = labels > 0
     # the thickness of a cell: round, or flat-topped with thin lines to its neighbours
-    dome = np.clip((edges(labels) - rng.uniform(0, 0.6)) / (rng.uniform(0.15, 0.5) * width), 0, 1)
+    dome = np.clip((border_distance(labels) - rng.uniform(0, 0.6)) / (rng.uniform(0.15, 0.5) * width), 0, 1)
     body = np.sqrt(dome) * mask * per_object(rng, labels, rng.uniform(0.5, 0.95), 1.0)
     body *= 1 + rng.uniform(0.0, 0.15) * smooth_noise(rng, shape, max(1.0, 0.2 * width))
     look = rng.choice(3, p=[0.6, 0.15, 0.25])
@@ -282,7 +285,7 @@ def colony(
         scene = 0.5 + rng.choice([-1.0, 1.0]) * rng.uniform(0.3, 1.2) * (fine - coarse)
     else:
         if rng.random() < 0.35:  # membranes
-            body = mask * np.exp(-((edges(labels) / rng.uniform(1.0, 2.0)) ** 2)) + 0.2 * body
+            body = mask * np.exp(-((border_distance(labels) / rng.uniform(1.0, 2.0)) ** 2)) + 0.2 * body
         body *= per_object(rng, labels, rng.uniform(0.3, 0.9), 1.0)
         scene = 0.05 + 0.8 * gaussian_filter(body, rng.uniform(0.6, 1.0 + 0.12 * width))
     dirt = smooth_noise(rng, shape, rng.uniform(1.5, 4)) > rng.uniform(2.5, 3.5)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_attnseg.core.shapes import edges, per_object, scatter, smooth_noise, tessellate
+from napari_attnseg.core.shapes import border_distance, per_object, scatter, smooth_noise, tessellate
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -40,7 +40,7 @@ def stained(
     )
     if rng.random() < 0.5:  # open chromatin: the inside of many nuclei is paler than the rim
         pale = per_object(rng, labels, -0.5, 0.8).clip(0)
-        nucleus *= 1 - pale * np.clip(edges(labels) / rng.uniform(1.5, 4) - 0.5, 0, 1)
+        nucleus *= 1 - pale * np.clip(border_distance(labels) / rng.uniform(1.5, 4) - 0.5, 0, 1)
     blue = _BLUE + rng.normal(0, 0.08, 3)
     pink = _PINK + rng.choice([0.0, rng.uniform(0, 1)], p=[0.6, 0.4]) * (_BROWN - _PINK)
     pink = 0.45 * pink + np.abs(rng.normal(0, 0.08, 3))
@@ -99,7 +99,7 @@ def _cells(rng: np.random.Generator, shape: tuple[int, int], diameter: float) ->
     cells = tessellate(
         shape, rng, diameter * rng.uniform(1.3, 2.5), rng.uniform(0.6, 1.3), rng.uniform(1, 1.8)
     )
-    border = np.exp(-edges(cells) / rng.uniform(0.8, 2.5)) * (cells > 0)
+    border = np.exp(-border_distance(cells) / rng.uniform(0.8, 2.5)) * (cells > 0)
     body = per_object(rng, cells, *np.sort(rng.uniform(0.2, 1.4, 2)))
     grains = 1 + rng.uniform(0.05, 0.3) * smooth_noise(rng, shape, rng.uniform(1, 4))
     out: Field = body * grains + border * rng.uniform(-0.6, 0.5)
@@ -119,7 +119,7 @@ def _red_cells(rng: np.random.Generator, shape: tuple[int, int], diameter: float
     )
     body = per_object(rng, found, 0.7, 1.8)
     if rng.random() < 0.4:
-        body *= 1 - rng.uniform(0, 0.5) * np.clip(edges(found) / (0.15 * diameter + 1) - 0.5, 0, 1)
+        body *= 1 - rng.uniform(0, 0.5) * np.clip(border_distance(found) / (0.15 * diameter + 1) - 0.5, 0, 1)
     here = smooth_noise(rng, shape, 3 * diameter) > rng.uniform(-0.7, 0.7)
     return body * here
 
@@ -128,6 +128,6 @@ def _holes(rng: np.random.Generator, shape: tuple[int, int], diameter: float) ->
     """Return how much tissue is left, 0 in drops of fat and other holes, and their rims."""
     large = diameter * float(np.exp(rng.uniform(np.log(0.6), np.log(5))))
     found = scatter(shape, rng, diameter=large, density=rng.uniform(0.05, 0.5), kind="blob", overlap=0.3)
-    depth = edges(found)
+    depth = border_distance(found)
     rim = rng.uniform(0, 0.7) * np.exp(-depth / rng.uniform(0.8, 2.0)) * (found > 0)
     return 1 - np.clip(depth / 2, 0, 1), rim
