@@ -61,6 +61,15 @@ def test_it_is_as_strict_as_the_labels_left_ask_for():
     assert find_shift(engine_that_finds(kept, others, 0.95), [sample]) == 0.0  # nothing tells them apart
 
 
+@pytest.mark.parametrize(("count", "shift"), [(2, 0.0), (4, 0.5)])
+def test_a_gain_too_small_to_matter_changes_nothing(count, shift):
+    """47 labels are left: two false objects are .04 of AP, four .08."""
+    shown = discs(range(6))
+    kept = np.where(shown == 20, 0, shown)
+    others = np.where((discs(range(8)) > 48) & (discs(range(8)) <= 48 + count), discs(range(8)), 0)
+    assert find_shift(engine_that_finds(kept, others), [left()]) == shift
+
+
 def test_where_it_finds_what_was_left_nothing_changes():
     shown = discs(range(6))
     kept = np.where(shown == 20, 0, shown)
