@@ -53,6 +53,8 @@ def profiles(shape: tuple[int, int], rng: np.random.Generator, diameter: float) 
     diameter : float
         Of the small ones, about, pixels; the large ones are two to four times as wide.
     """
+    from skimage.segmentation import expand_labels
+
     large = tessellate(shape, rng, diameter * rng.uniform(2, 4), 1.0, rng.uniform(1, 3))
     small = tessellate(shape, rng, diameter, 1.0, rng.uniform(1, 2.5))
     whole = rng.random(int(large.max()) + 1) < rng.uniform(0.1, 0.5)
@@ -60,18 +62,7 @@ def profiles(shape: tuple[int, int], rng: np.random.Generator, diameter: float) 
     labels = relabel(mixed)
     tiny = np.bincount(labels.ravel()) < 0.05 * diameter**2
     labels[tiny[labels]] = 0
-    return relabel(_grown(labels))
-
-
-def _grown(labels: Labels) -> Labels:
-    """Give every pixel without a label that of the nearest cell."""
-    from scipy.ndimage import distance_transform_edt
-
-    if labels.all() or not labels.any():
-        return labels
-    nearest = distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
-    grown: Labels = labels[tuple(nearest)]
-    return grown
+    return relabel(expand_labels(labels, max(shape)))
 
 
 def _cytoplasm(rng: np.random.Generator, shape: tuple[int, int], diameter: float) -> Field:

@@ -51,7 +51,8 @@ _SEED_HEIGHT = 0.2  # share of an object's pixels that must vote within one blur
 _SEED_GAP = 0.3  # closer peaks (in diameters) are one seed
 _WHOLE = 1.3  # seeds within reach are parts of one object if they have fewer pixels than so many of its size
 _ENOUGH = 5  # fewer objects do not tell what is usual in an image: they may all be parts
-_CLEAR = 4 / 3, 0.5  # mean foreground of an object: times the threshold; at most so far from it to 1
+_CLEAR = 4 / 3  # the mean foreground of an object must be so many times the threshold, else it is faint ...
+_CLEAR_ENOUGH = 0.5  # ... but no more than this far from the threshold to 1
 _FRAGMENT = 0.45  # a seed with fewer pixels than this share of such an object is none
 
 
@@ -325,7 +326,7 @@ def _clear(prob: Floats, owner: Labels, count: int, threshold: float) -> npt.NDA
 
     Pixels at or below the threshold, as in filled holes, do not count; an object without others is not faint.
     """
-    least = min(_CLEAR[0] * threshold, threshold + _CLEAR[1] * (1 - threshold))
+    least = min(_CLEAR * threshold, threshold + _CLEAR_ENOUGH * (1 - threshold))
     above = np.where(prob > threshold, prob - np.float32(threshold), 0)
     total = np.bincount(owner, above, minlength=count + 1)[1:]
     pixels = np.bincount(owner, above > 0, minlength=count + 1)[1:]

@@ -98,7 +98,7 @@ class Assignment:
     labels : ndarray, (H, W) int32
         Number of the seed plus 1; 0 where the background won or the pixel did not vote.  After
         :func:`napari_attnseg.core.tidy.tidy` these are the labels of the run, but for faint objects, which
-        it drops.
+        :func:`napari_attnseg.core.postprocess.read_out` drops.
     runner_up : ndarray, (H, W) int32
         The same for the second choice; -1 where the pixel did not vote.
     weight, runner_weight, margin : ndarray, (H, W) float32

@@ -45,6 +45,7 @@ def estimate_diameter(maps: DenseMaps, threshold: float = 0.5) -> float | None:
 def _diameter(
     foreground: npt.NDArray[np.float32], sizes: npt.NDArray[np.float32], threshold: float
 ) -> float | None:
+    """See :func:`estimate_diameter`; also of a part of the maps."""
     inside = foreground > threshold
     if int(inside.sum()) < 12:
         return None
