@@ -129,6 +129,8 @@ class ModelCard:
         Model it was tuned from.
     training, metrics : mapping
         Free-form, JSON-able: data, recipe, seed, steps; scores by data set.
+    usual_diameter : float or None
+        Median object diameter of the images that it was tuned on, pixels; None where it was not.
     """
 
     id: str
@@ -144,6 +146,7 @@ class ModelCard:
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+    usual_diameter: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the card as plain JSON-able values."""

@@ -84,7 +84,10 @@ def measure(engine: Engine, pairs: list[tuple[Array, Array]]) -> dict[str, Any]:
     """Return Dice per class, pooled over images, and AP@.5 of objects."""
     counts, objects = np.zeros((3, 3), np.int64), []
     for image, truth in pairs:
-        _, maps = settle_zoom(lambda zoom, image=image: engine.maps(image, zoom=zoom), engine.card.diameter)
+        card = engine.card
+        _, maps = settle_zoom(
+            lambda zoom, image=image: engine.maps(image, zoom=zoom), card.diameter, usual=card.usual_diameter
+        )
         whole = Sample(planes(image), truth, np.ones(truth.shape, bool), classes=NAMES[:2])
         counts += count_classes(class_map(maps, THRESHOLD), whole)
         objects.append(compare(segment(engine, image), ndimage.label(truth > 0)[0].astype(np.int32)))

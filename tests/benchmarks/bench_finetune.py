@@ -82,7 +82,10 @@ def nuclei(classes: Array) -> Array:
 
 def segment(engine: Engine, image: Array) -> Array:
     """Segment as the window does, with its defaults."""
-    _, maps = settle_zoom(lambda zoom: engine.maps(image, zoom=zoom), engine.card.diameter)
+    card = engine.card
+    _, maps = settle_zoom(
+        lambda zoom: engine.maps(image, zoom=zoom), card.diameter, usual=card.usual_diameter
+    )
     return read_out(maps, SegmentParams())[0]
 
 

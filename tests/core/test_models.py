@@ -41,7 +41,8 @@ def test_a_copied_folder_is_listed_by_its_own_name(home):
             "schema_version": "x", "diameter": "a", "architecture": "foo", "blocks": "b", "training": None,
         }.items()
     ]
-    + [{**GOOD, "diameter": 0}, {**GOOD, "schema_version": 99}],
+    + [{**GOOD, "diameter": 0}, {**GOOD, "schema_version": 99}]
+    + [{**GOOD, "usual_diameter": value} for value in ("wide", 0, -3.0, float("inf"), [20], True)],
 )  # fmt: skip
 def test_odd_cards_are_one_sentence_and_hide_no_other(home, card):
     put(home, "good", GOOD)
@@ -53,6 +54,13 @@ def test_odd_cards_are_one_sentence_and_hide_no_other(home, card):
         models.find("odd")
     assert "'odd'" in caught.value.message
     assert caught.value.hint
+
+
+def test_a_card_of_before_knows_no_usual_diameter_and_a_newer_one_keeps_it(home):
+    put(home, "before", GOOD)
+    put(home, "tuned", {**GOOD, "usual_diameter": 26.5})
+    assert models.find("before").card.usual_diameter is None
+    assert models.find("tuned").card.usual_diameter == 26.5
 
 
 def test_a_home_that_cannot_be_written_is_said_at_once(tmp_path, monkeypatch):

@@ -162,6 +162,53 @@ def looks(table, side=256, ground=0.25):
     return settle_zoom(run, 24), runs
 
 
+@pytest.mark.parametrize(
+    ("usual", "seen", "sure", "expected", "looked"),
+    [
+        (30, lambda _z: 34, 0.8, 1.0, [1.0]),  # as on its images: no second look, no neighbours
+        (30, lambda _z: 34, 0.95, 1.0, [1.0]),  # sure: nothing to try either
+        (10, lambda z: 9 if z > 1 else 14, 0.8, zoom_for(10, 24), [1.0, zoom_for(10, 24)]),
+    ],
+)
+def test_objects_like_those_it_was_tuned_on_are_read_at_its_zoom(usual, seen, sure, expected, looked):
+    runs = []
+
+    def run(zoom):
+        runs.append(zoom)
+        return maps(seen(zoom), sure if zoom in looked else 0.99, (256, 256))
+
+    assert settle_zoom(run, 24, usual=usual)[0] == expected
+    assert runs == looked
+
+
+@pytest.mark.parametrize(
+    ("usual", "first"),
+    [
+        (60, [1.0, COARSE]),  # other objects than on its images: the search as without
+        (100, [1.0, COARSE]),  # far from those, at zoom 1 already: their zoom is not tried
+        (12, [1.0, zoom_for(12, 24), COARSE]),  # their zoom is tried, and they are not there
+    ],
+)
+def test_other_objects_than_it_was_tuned_on_are_searched_for(usual, first):
+    runs = []
+
+    def run(zoom):
+        runs.append(zoom)
+        return maps(30, 0.8 if zoom != COARSE else 0.95, (256, 256))
+
+    settle_zoom(run, 24, usual=usual)
+    assert runs[: len(first)] == first
+
+
+def test_what_is_sure_of_small_objects_goes_where_their_size_asks_for():
+    """A sure look follows the sizes, whatever the model was tuned on."""
+    assert settle_zoom(lambda _zoom: maps(10, 0.99), 24, usual=13)[0] == zoom_for(10, 24)
+
+
+def test_nothing_found_is_nothing_like_the_usual_objects():
+    assert settle_zoom(lambda _zoom: maps(20, 0.1), 24, usual=20)[0] == 1.0
+
+
 def test_huge_objects_that_look_like_texture_are_found_by_a_second_look():
     (zoom, found), runs = looks(lambda zoom: (10, 0.7) if zoom > 0.5 else (120, 0.93))
     assert runs[-1] == zoom == COARSE  # objects of 42 pixels are at ease there

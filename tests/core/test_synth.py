@@ -13,7 +13,7 @@ from skimage.segmentation import find_boundaries
 from napari_attnseg.core import synth, tissue
 from napari_attnseg.core.colonies import grow
 from napari_attnseg.core.micrograph import micrograph, profiles
-from napari_attnseg.core.shapes import border_distance, relabel, scatter, tessellate
+from napari_attnseg.core.shapes import apart, border_distance, relabel, scatter, tessellate
 from napari_attnseg.core.synth import SCENES, fluorescence, packed, photo
 from napari_attnseg.core.tissue import stained
 
@@ -167,6 +167,16 @@ def test_natural_colours_leave_objects_that_can_be_told() -> None:
         image, labels = photo((64, 64), seed, diameter=24.0)
         inside, outside = (image[m].mean(axis=0) for m in (labels > 0, labels == 0))
         assert np.abs(inside - outside).max() > 12
+
+
+@pytest.mark.parametrize(("count", "distance"), [(1, 5.0), (40, 0.0), (300, 3.0), (300, 12.0)])
+def test_points_are_kept_in_order_where_no_earlier_one_is_near(count: int, distance: float) -> None:
+    points = np.random.default_rng(count).uniform(0, 60, (count, 2))
+    kept: list[Any] = []
+    for point in points:
+        if all(np.hypot(*(point - other)) > distance for other in kept):
+            kept.append(point)
+    np.testing.assert_array_equal(apart(points, distance), kept)
 
 
 @pytest.mark.parametrize("density", [0.3, 0.7])

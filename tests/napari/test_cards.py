@@ -37,3 +37,9 @@ def test_data_and_scores_are_one_line_each():
 def test_other_metrics_are_shown_in_a_few_words():
     rows = dict(cards.rows(dataclasses.replace(GOOD, metrics={"ap": 0.5})))
     assert rows["Scores (AP@.5)"] == "ap: 0.5"
+
+
+def test_a_tuned_model_says_on_objects_of_which_size():
+    assert "Tuned on" not in dict(cards.rows(GOOD))
+    tuned = dataclasses.replace(GOOD, usual_diameter=26.4)
+    assert dict(cards.rows(tuned))["Tuned on"] == "objects of about 26 px"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_attnseg.core.corrections import make_sample
+from napari_attnseg.core.corrections import erased_objects, known_objects, make_sample
 from napari_attnseg.core.synth import fluorescence
 from napari_attnseg.errors import CheckpointError, OutOfMemoryError, StoreError, TrainingDataError
 from napari_attnseg.nn import course as courses
@@ -22,9 +22,10 @@ from napari_attnseg.nn.course import Course
 from napari_attnseg.nn.deltas import Deltas, trainable
 from napari_attnseg.nn.finetune import train_and_store
 from napari_attnseg.nn.judge import count_objects
+from napari_attnseg.nn.limits import Stand, limits_of
 from napari_attnseg.nn.losses import distillation_loss, masked_loss
 from napari_attnseg.nn.model import CANONICAL, AttnSegNet, Outputs
-from napari_attnseg.nn.pool import Pool, Source, make_source, object_share
+from napari_attnseg.nn.pool import Pool, Source, make_source, object_share, usual_diameter
 from napari_attnseg.nn.tune import FULL, QUICK, Tuner, build_network, rungs
 from napari_attnseg.params import TrainParams
 from napari_attnseg.records import ModelCard, Sample, TrainEvent, TrainStep
@@ -269,7 +270,7 @@ def test_a_step_reads_the_merged_weights():
     tuner = Tuner(model, source, courses.QUICK, torch.device("cpu"))
     tuner.advance()
     group = tuner.user.take(np.arange(2))
-    out = tuner._forward(group)
+    (out,) = tuner._forward([group])
     batch = torch.cat([source.draw(n)[0].image for n in (4, 5, 2, 3)])  # group 0 was replaced by the newest
     merged = build_network(models.find("tiny"))
     state = {**merged.state_dict(), **{k: v.detach() for k, v in tuner.deltas.merged().items()}}
@@ -279,7 +280,73 @@ def test_a_step_reads_the_merged_weights():
     torch.testing.assert_close(out.foreground.detach(), whole.foreground, rtol=0.05, atol=0.05)
 
 
-@pytest.mark.parametrize(("tier", "blend"), [("quick", 0.85), ("full", 1.0)])
+def test_crops_of_samples_and_generated_ones_are_read_at_once_and_told_apart():
+    tuner = Tuner(build_network(models.find("tiny")), make_source([corrected()], 16.0, 48, 0), courses.QUICK,
+                  torch.device("cpu"))  # fmt: skip
+    tuner.advance()
+    groups = [tuner.user.take(np.arange(2)), tuner.scenes.take(np.arange(1))]
+    together = tuner._forward(groups)
+    assert [len(out.foreground) for out in together] == [4, 2]
+    for out, group in zip(together, groups, strict=True):
+        (alone,) = tuner._forward([group])
+        for name in Outputs.__slots__:
+            torch.testing.assert_close(getattr(out, name), getattr(alone, name), rtol=0.05, atol=0.05)
+
+
+def test_a_generated_crop_shows_the_scene_and_says_nothing_of_it():
+    source = make_source([corrected()], 16.0, 48, 3)
+    part, trust = source.replay(5)
+    assert part.image.shape == (1, 3, 48, 48)
+    assert float(part.image.std()) > 0.01
+    assert not part.known.any()
+    assert not part.labels.any()
+    assert trust == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("corrections", "steps", "seconds"),
+    [(1, 120, 30), (5, 120, 45), (10, 240, 70), (20, 480, 120), (90, 480, 120)],
+)
+def test_more_corrections_get_more_steps_and_time(corrections, steps, seconds):
+    limits = limits_of(params(steps=None), corrections)
+    assert (limits.most, limits.longest) == (steps, seconds)
+    assert limits_of(params(steps=7), corrections).total(Stand(0, 0, 0, 0, 0, 0, 0.5), 1.0) == 7
+
+
+def test_classes_learn_as_long_as_before():
+    painted = params(steps=None, task="classes")
+    assert {limits_of(painted, count).most for count in (4, 8, 40)} == {300}
+
+
+def test_an_erasure_is_a_correction_like_a_drawn_object(tmp_path):
+    sample = corrected(count=3)
+    assert (len(known_objects(sample)), len(erased_objects(sample))) == (3, 1)
+    course = Course([sample], params(), models.find("tiny"), tmp_path, lambda: False, None, 0.0)
+    assert course.divided()[1] == 4
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_tuned_model_remembers_the_size_of_its_objects(count):
+    samples = [corrected(seed, str(seed)) for seed in range(count)]
+    run(samples)
+    sizes = []
+    for sample in samples:
+        area = np.bincount(sample.labels.ravel())[1:]
+        sizes.append(np.median(2 * np.sqrt(area[area > 0] / np.pi)))
+    card = models.find("new").card
+    assert card.usual_diameter == pytest.approx(np.median(sizes))
+    assert card.diameter == models.find("tiny").card.diameter
+
+
+def test_a_run_that_only_erased_keeps_the_size_that_the_parent_remembered():
+    blank = replace(corrected(), labels=np.zeros((80, 96), np.int32), before=np.zeros((80, 96), np.int32))
+    assert usual_diameter([blank], ModelCard("a", "A", {}, usual_diameter=31.0)) == 31.0
+    painted = replace(corrected(), classes=("one", "two"))
+    assert usual_diameter([painted], ModelCard("a", "A", {}, usual_diameter=31.0)) == 31.0
+    assert usual_diameter([painted], ModelCard("a", "A", {})) is None
+
+
+@pytest.mark.parametrize(("tier", "blend"), [("quick", 0.7), ("full", 1.0)])
 def test_a_quick_run_stays_on_the_way_and_a_full_one_goes_all_of_it(tier, blend):
     run(tier=tier)
     assert models.find("new").card.training["blend"] == blend
@@ -615,17 +682,17 @@ def result_of(events):
     return next(e.data for e in events if isinstance(e, TrainEvent) and e.kind == "result")
 
 
-def test_the_second_part_is_as_long_as_the_best_took_and_learns_from_all(monkeypatch):
+def test_the_second_part_is_as_long_as_the_first_and_learns_from_all(monkeypatch):
     told(monkeypatch, 0.6, 0.9, 0.7, 0.7, 0.95, patience=2)
     crops = drawn(monkeypatch)
     events = run(samples=fields(), steps=None)
-    assert steps_of(events) == [1, 2, 3, 4, 5, 6]  # tired at 4, best at 2
+    assert steps_of(events) == list(range(1, 9))  # tired at 4, best at 2
     assert [e.data["step"] for e in events if isinstance(e, TrainEvent) and e.kind == "val"] == [1, 2, 3, 4]
     # the pool of two pairs is refilled by one pair after each step: from pair 6 on all four fields teach
-    assert dict(crops) == {number: 3 if number < 12 else 4 for number in range(16)}
+    assert dict(crops) == {number: 3 if number < 12 else 4 for number in range(20)}
     result = result_of(events)
-    assert (result["steps"], result["closing"], result["after"]["ap50"]) == (4, 2, 0.9)  # to the best and on
-    assert models.find("new").card.training["steps"] == 4
+    assert (result["steps"], result["closing"], result["after"]["ap50"]) == (6, 4, 0.9)  # to the best and on
+    assert models.find("new").card.training["steps"] == 6
 
 
 def test_it_goes_on_from_the_best_step(monkeypatch):
@@ -802,12 +869,12 @@ def test_a_run_cut_between_judging_and_turning_goes_on_as_if_it_had_not_been(mon
 
 @pytest.mark.parametrize("cut", [4, 5])
 def test_a_run_that_went_back_can_be_resumed(monkeypatch, cut):
-    """Tired at step 4, back to the best at 2, two steps more."""
+    """Tired at step 4, back to the best at 2, four steps more."""
     by_step(monkeypatch)
     whole = run(samples=fields(), name="whole", steps=None)
-    assert (steps_of(whole), result_of(whole)["closing"]) == ([1, 2, 3, 4, 5, 6], 2)
+    assert (steps_of(whole), result_of(whole)["closing"]) == (list(range(1, 9)), 4)
     rest = cut_at("cut", lambda e: isinstance(e, TrainStep) and e.step == cut, steps=None)
-    assert steps_of(rest) == list(range(cut + 1, 7))
+    assert steps_of(rest) == list(range(cut + 1, 9))
     same_weights("whole", "cut")
 
 

@@ -38,6 +38,7 @@ def rows(card: ModelCard) -> list[tuple[str, str]]:
         ("Learnt from", _data(card.training.get("data", ""))),
         ("Scores" if class_names(card) else "Scores (AP@.5)", _scores(card.metrics)),
         ("Tuned from", card.parent or ""),
+        ("Tuned on", f"objects of about {card.usual_diameter:.0f} px" if card.usual_diameter else ""),
         ("Licence", card.licence),
     ]
     return [(what, value) for what, value in parts if value]

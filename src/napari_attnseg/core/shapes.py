@@ -220,11 +220,21 @@ def tessellate(
     points = np.stack([u / np.sqrt(aspect), v * np.sqrt(aspect)], axis=-1)
     low, high = points.min(axis=(0, 1)), points.max(axis=(0, 1))
     count = int(np.prod(high - low) / (0.78 * diameter**2)) + 2
-    seeds = rng.uniform(low, high, (3 * count, 2))
-    kept = seeds[:1]
-    for seed in seeds[1:]:  # no two seeds close together
-        if len(kept) < count and ((kept - seed) ** 2).sum(axis=1).min() > (0.55 * diameter) ** 2:
-            kept = np.concatenate([kept, seed[None]])
+    kept = apart(rng.uniform(low, high, (3 * count, 2)), 0.55 * diameter)[:count]
     _, nearest = cKDTree(kept).query(points)
     there = rng.random(len(kept)) < np.clip(density, 0.3, 1.0)
     return relabel(np.where(there[nearest], nearest + 1, 0).astype(np.int32))
+
+
+def apart(points: npt.NDArray[np.float64], distance: float) -> npt.NDArray[np.float64]:
+    """Return the points, (n, 2), that lie further than ``distance`` from all those kept before them."""
+    from scipy.spatial import cKDTree
+
+    near = np.sort(cKDTree(points).query_pairs(distance, output_type="ndarray"), axis=1)
+    near = near[np.argsort(near[:, 0], kind="stable")]
+    later = np.split(near[:, 1], np.searchsorted(near[:, 0], np.arange(1, len(points))))
+    kept = np.ones(len(points), dtype=bool)
+    for n, others in enumerate(later):
+        if kept[n]:
+            kept[others] = False
+    return points[kept]

@@ -31,6 +31,7 @@ _SURE_OF_SMALL = 0.85  # sureness of that look, below which it does not count
 AGREED = 0.9  # agreement of the votes, below which neighbouring zooms are tried
 BETTER = 0.03  # by how much the votes must agree better there
 _STEPS = (2.0**-0.5, 2.0**0.5)  # to the neighbouring zooms, the coarser first
+ALIKE = 2.0**0.5  # factor from the usual diameter, up to which objects are taken for the usual ones
 _FEWEST_PIXELS = 48  # side of an image in the second look, below which it is not taken
 
 
@@ -85,7 +86,7 @@ def agreement(maps: DenseMaps) -> float:
 
 
 def zoom_search(
-    canonical: float, threshold: float = 0.5
+    canonical: float, threshold: float = 0.5, usual: float | None = None
 ) -> Generator[float, DenseMaps, tuple[float, DenseMaps]]:
     """Search the zoom step by step: yields the zoom to run at, is sent the maps at that zoom.
 
@@ -93,6 +94,8 @@ def zoom_search(
     :func:`settle_zoom` for the rule and the result.
     """
     first = yield 1.0
+    if usual is not None and (found := (yield from _as_usual(first, canonical, threshold, usual))):
+        return found
     zoom, maps = yield from _by_size(first, canonical, threshold)
     if zoom < 1 and agreement(first) < AGREED:  # large things, or crowds of small ones seen as such
         fine = yield FINE
@@ -101,6 +104,25 @@ def zoom_search(
     if sureness(maps.foreground, threshold) >= SURE or estimate_diameter(maps, threshold) is None:
         return zoom, maps
     return (yield from _by_votes(zoom, maps, canonical, threshold))
+
+
+def _as_usual(
+    first: DenseMaps, canonical: float, threshold: float, usual: float
+) -> Generator[float, DenseMaps, tuple[float, DenseMaps] | None]:
+    """Take the zoom for the usual diameter where objects have that there and the network is unsure."""
+    seen, zoom = first, zoom_for(usual, canonical)
+    if zoom != 1:
+        if not _alike(first, usual, threshold, 2 * ALIKE):  # sizes read at another zoom are less exact
+            return None
+        seen = yield zoom
+    unsure = sureness(seen.foreground, threshold) < SURE
+    return (zoom, seen) if unsure and _alike(seen, usual, threshold, ALIKE) else None
+
+
+def _alike(maps: DenseMaps, usual: float, threshold: float, factor: float) -> bool:
+    """Tell whether the objects have the usual diameter, within a factor."""
+    found = estimate_diameter(maps, threshold)
+    return found is not None and max(found / usual, usual / found) <= factor
 
 
 def _by_size(
@@ -206,7 +228,7 @@ def _specks(
 
 
 def settle_zoom(
-    run: Callable[[float], DenseMaps], canonical: float, threshold: float = 0.5
+    run: Callable[[float], DenseMaps], canonical: float, threshold: float = 0.5, usual: float | None = None
 ) -> tuple[float, DenseMaps]:
     """Find the zoom for an image whose object size is not known.
 
@@ -222,19 +244,24 @@ def settle_zoom(
     Where it is unsure still and the votes of the pixels do not agree, neighbouring zooms are tried, and
     those taken at which they agree better.
 
+    A model that was tuned has learnt at the zoom for the objects of its images.  Where objects look like
+    those there and it is unsure, that zoom is taken and nothing else tried.
+
     Parameters
     ----------
     run : callable
         ``run(zoom)`` returns the maps of the image at that zoom.
     canonical : float
         The model's object diameter, pixels.
+    usual : float or None
+        Median object diameter of the images that it was tuned on, pixels.
 
     Returns
     -------
     tuple of float and DenseMaps
         The zoom and the maps at that zoom.
     """
-    search = zoom_search(canonical, threshold)
+    search = zoom_search(canonical, threshold, usual)
     zoom = next(search)
     while True:
         try:

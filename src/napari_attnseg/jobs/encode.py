@@ -59,7 +59,7 @@ def find_zoom(
     canonical = engine.card.diameter
     if params.diameter is not None:
         return float(np.clip(canonical / params.diameter, *ZOOM_LIMITS)), None
-    search = zoom_search(canonical)
+    search = zoom_search(canonical, usual=engine.card.usual_diameter)
     zoom = next(search)
     while True:
         yield Progress(done, total, f"Reading the object size at zoom {zoom:.2g}")

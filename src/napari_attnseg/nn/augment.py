@@ -60,18 +60,29 @@ class Batch:
 
 def prepare(sample: Sample) -> Prepared:
     """Measure a sample; grey images are repeated to three channels."""
-    image = torch.from_numpy(np.ascontiguousarray(sample.image, dtype=np.float32))
-    colour = image.shape[0] >= 3
-    image = image[:3] if colour else image.mean(0, keepdim=True).expand(3, -1, -1)
+    image, colour = _three_channels(sample.image)
     table = measure(sample.labels)
     layers = np.stack([sample.labels.astype(np.float32), table.depth, sample.known.astype(np.float32)])
     return Prepared(
-        image.contiguous(),
+        image,
         torch.from_numpy(layers),
         torch.from_numpy(table.diameter),
         torch.from_numpy(table.seed),
         colour,
     )
+
+
+def unlabelled(image: npt.NDArray[np.float32]) -> Prepared:
+    """Return an image, (C, H, W), of which nothing is known; there is nothing to measure."""
+    planes, colour = _three_channels(image)
+    return Prepared(planes, torch.zeros(3, *planes.shape[1:]), torch.zeros(1), torch.zeros(1, 2), colour)
+
+
+def _three_channels(image: npt.NDArray[np.float32]) -> tuple[Tensor, bool]:
+    """Return an image as (3, H, W), and whether its channels differ."""
+    found = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+    colour = found.shape[0] >= 3
+    return (found[:3] if colour else found.mean(0, keepdim=True).expand(3, -1, -1)).contiguous(), colour
 
 
 def choose_scale(rng: np.random.Generator, median: float, canonical: float) -> float:

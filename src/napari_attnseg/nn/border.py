@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from napari_attnseg.nn.engine import TorchEngine
     from napari_attnseg.records import DenseMaps, Sample
 
-SHIFTS = (0.0, 0.5, 1.0, 1.5)  # by which the logit of the foreground may be lowered
-_GAIN = 0.05  # of AP@.5, that a shift must bring: it costs other images objects that are faint
+SHIFTS = (0.0, 0.5, 1.0)  # by which the logit of the foreground may be lowered
 _FEWEST = 20  # objects, below which they do not tell
 _BIAS = "head.dense.bias"
 
@@ -37,9 +36,9 @@ def find_shift(
     unsure of is left open; so a tuned network may call too much foreground where nobody corrected
     anything.  Logits can be adjusted for such a prior after training (Menon et al. 2021, arXiv
     2007.07314).  By how much, all labels of the corrected images tell: that shift is taken at which AP@.5
-    with what the user drew *or left* is highest, if that gains .05.  Only lowering is tried: labels that
-    nobody looked at hold false objects of the parent's, so they ask for too much foreground rather than for
-    too little.
+    with what the user drew *or left* is highest, if that gains more than one object.  Only lowering is
+    tried: labels that nobody looked at hold false objects of the parent's, so they ask for too much
+    foreground rather than for too little.  Never by more than 1: other images lose faint objects by it.
 
     Parameters
     ----------
@@ -67,7 +66,7 @@ def find_shift(
         return 0.0
     agreement = [float(pooled(kept)["ap"]["0.50"]) for kept in counts]
     best = int(np.argmax(agreement))  # the least of equals
-    return SHIFTS[best] if agreement[best] > agreement[0] + max(_GAIN, 1 / objects) else 0.0
+    return SHIFTS[best] if agreement[best] > agreement[0] + 1 / objects else 0.0
 
 
 def count_left(found: npt.NDArray[np.int32], sample: Sample) -> Counts:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from napari_attnseg.core.corrections import Split, hold_out, known_objects
+from napari_attnseg.core.corrections import Split, erased_objects, hold_out, known_objects
 from napari_attnseg.errors import CheckpointError, OutOfMemoryError, TrainingDataError
 from napari_attnseg.nn import device as devices
 from napari_attnseg.nn.checkpoint import read_tensors, write_tensors
@@ -16,7 +16,7 @@ from napari_attnseg.nn.judge import choose, doubt, judge, predict, rank, summary
 from napari_attnseg.nn.limits import Limits, Stand, limits_of
 from napari_attnseg.nn.memory import is_out_of_memory, memory_mb
 from napari_attnseg.nn.model import build_model
-from napari_attnseg.nn.pool import Source, make_source, object_share
+from napari_attnseg.nn.pool import Source, make_source, object_share, usual_diameter
 from napari_attnseg.nn.train import same_run
 from napari_attnseg.nn.tune import FULL, QUICK, Recipe, Rung, Tuner, build_network, rungs
 from napari_attnseg.records import TrainEvent, TrainStep
@@ -106,9 +106,9 @@ class Course:
     saved: float = 0.0
 
     def __post_init__(self) -> None:
-        self.split, objects = self.divided()
+        self.split, corrections = self.divided()
         self.held = choose(self.split.held)
-        self.limits = limits_of(self.params, objects)
+        self.limits = limits_of(self.params, corrections)
         self.device = devices.choose(self.params.device)
         if not any(s.known.any() for s in self.split.train):
             raise TrainingDataError("Nothing is known in the samples.", "Correct some objects first.")
@@ -116,9 +116,9 @@ class Course:
     # -- what objects have of their own; a course of classes has others ----------------------------------
 
     def divided(self) -> tuple[Split, int]:
-        """Return what is learnt from and judged by, and the number of objects."""
-        objects = sum(len(known_objects(s)) for s in self.samples)
-        return hold_out(self.samples, self.params.seed), objects
+        """Return what is learnt from and judged by, and the number of corrections."""
+        corrections = sum(len(known_objects(s)) + len(erased_objects(s)) for s in self.samples)
+        return hold_out(self.samples, self.params.seed), corrections
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -187,11 +187,8 @@ class Course:
             total = max(self.limits.total(self._stand(), per_step), step)
             yield TrainStep(step, total, loss, self.tuner.rate, None, self.seconds, parts)
             if step - first == min(TRIAL, total - first):
-                left = per_step * (total - step)
-                yield TrainEvent(
-                    "estimate",
-                    {"seconds": round(self.seconds + left, 1), "memory_mb": memory_mb(), "steps": total},
-                )
+                left = round(self.seconds + per_step * (total - step), 1)
+                yield TrainEvent("estimate", {"seconds": left, "memory_mb": memory_mb(), "steps": total})
             if self._asked():
                 break
             if time.monotonic() - self.saved > SAVE_EVERY:
@@ -250,14 +247,14 @@ class Course:
                 self.after, self.best_step = result, self.tuner.step
                 write_tensors(self.folder / "best.safetensors", self.tuner.average, {"step": self.best_step})
         if self.preview is not None and self.on_preview is not None:
-            self.on_preview(self.predicted(self._engine(self.tuner.state_dict()), self.preview))
+            self.on_preview(self.predicted(self.engine_of(self.tuner.state_dict()), self.preview))
             said.append(TrainEvent("preview", {"step": self.tuner.step}))
         return said
 
     def _judged(self, state: dict[str, torch.Tensor], tuned: bool = True) -> dict[str, Any] | None:
         """Score weights on what was held out; None when cancelled meanwhile."""
         counts = []
-        for one in self.counted(self._engine(state)):
+        for one in self.counted(self.engine_of(state, tuned)):
             counts.append(one)
             if self._asked():
                 return None
@@ -327,10 +324,13 @@ class Course:
         """Return the parent's weights and statistics."""
         return {k: v.detach().clone() for k, v in self.network.state_dict().items()}
 
-    def _engine(self, state: dict[str, torch.Tensor]) -> TorchEngine:
+    def engine_of(self, state: dict[str, torch.Tensor], tuned: bool = True) -> TorchEngine:
+        """Return what segments with the parent's or with tuned weights."""
         model = build_model(**self.architecture)
         model.load_state_dict(state)
-        return TorchEngine(self.parent.card, model, self.device)
+        card = self.parent.card
+        usual = usual_diameter(self.samples, card) if tuned else card.usual_diameter
+        return TorchEngine(replace(card, usual_diameter=usual), model, self.device)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Return the tuned weights: those at the end of the second part, else the best, else the last."""

@@ -17,8 +17,8 @@ from napari_attnseg.nn.augment import prepare
 from napari_attnseg.nn.border import find_shift, lower
 from napari_attnseg.nn.checkpoint import save_model
 from napari_attnseg.nn.class_course import ClassCourse, make_course
-from napari_attnseg.nn.engine import TorchEngine
 from napari_attnseg.nn.model import build_model
+from napari_attnseg.nn.pool import usual_diameter
 from napari_attnseg.nn.train import Recipe, train_steps
 from napari_attnseg.records import ModelCard, TrainEvent
 from napari_attnseg.store import models, runs
@@ -126,9 +126,7 @@ def _tuned(course: Course, target: Path, run_id: str) -> Generator[TrainStep | T
 
 def _shift(course: Course, weights: dict[str, torch.Tensor]) -> float:
     """Return by how much tuned weights must call less foreground to agree with the labels."""
-    model = build_model(**course.architecture)
-    model.load_state_dict(weights)
-    return find_shift(TorchEngine(course.parent.card, model, course.device), course.samples, course.stop)
+    return find_shift(course.engine_of(weights), course.samples, course.stop)
 
 
 def _tuned_card(course: Course, result: dict[str, Any], run_id: str) -> ModelCard:
@@ -152,6 +150,7 @@ def _tuned_card(course: Course, result: dict[str, Any], run_id: str) -> ModelCar
         name=params.name,
         architecture=course.architecture,
         diameter=parent.diameter,
+        usual_diameter=usual_diameter(samples, parent),
         classes=told or parent.classes,
         parent=parent.id,
         licence=parent.licence,

@@ -48,7 +48,10 @@ def as_plane(image: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], N
 def read_field(engine: TorchEngine, image: npt.NDArray[np.float32]) -> tuple[float, DenseMaps]:
     """Return zoom and maps of a normalised field, (C, H, W) float32, as a run of the window has them."""
     plane, norm = as_plane(image)
-    return settle_zoom(lambda zoom: engine.maps(plane, zoom=zoom, norm=norm), engine.card.diameter)
+    card = engine.card
+    return settle_zoom(
+        lambda zoom: engine.maps(plane, zoom=zoom, norm=norm), card.diameter, usual=card.usual_diameter
+    )
 
 
 def predict(engine: TorchEngine, image: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:

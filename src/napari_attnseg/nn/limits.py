@@ -94,8 +94,8 @@ class Limits:
         return (self.free and self._tired(at)) or self.share(at) >= 1 - at.closing
 
     def last(self, at: Stand) -> int:
-        """Return the last step of a second part that may end early: it takes as long as the best took."""
-        return at.turned + max(self.every, round(at.best * at.closing / (1 - at.closing)))
+        """Return the last step of the second part of a run that may end early: as long as the first was."""
+        return at.turned + max(1, round(at.turned * at.closing / (1 - at.closing)))
 
     def _tired(self, at: Stand) -> bool:
         return at.stale >= self.patience
@@ -108,10 +108,13 @@ class Limits:
         return max(at.step / self.most, at.learning / self.longest)
 
 
-def limits_of(params: TrainParams, objects: int) -> Limits:
-    """Return when a run of these parameters ends; a quick one is given more time for more objects."""
+def limits_of(params: TrainParams, corrections: int) -> Limits:
+    """Return when a run of these parameters ends; a quick one is given more time for more corrections."""
     seconds = None if params.minutes is None else 60 * params.minutes
     if params.tier == "full":
         return Limits(params.steps, seconds, most=3000, longest=1500.0, every=50, patience=8)
-    longest = float(np.clip(20 + 5 * objects, 30, 120))
-    return Limits(params.steps, seconds, most=300, longest=longest, every=20, patience=5)
+    longest = float(np.clip(20 + 5 * corrections, 30, 120))
+    if params.task == "classes":
+        return Limits(params.steps, seconds, most=300, longest=longest, every=20, patience=5)
+    most = int(np.clip(24 * corrections, 120, 480))  # a few have taught all they can by then
+    return Limits(params.steps, seconds, most=most, longest=longest, every=20, patience=8)

@@ -17,7 +17,7 @@ from napari_attnseg.core import normalize, synth
 from napari_attnseg.core.corrections import compare_labels, erased_objects, known_objects
 from napari_attnseg.core.size import zoom_for
 from napari_attnseg.nn import device as devices
-from napari_attnseg.nn.augment import Batch, crop, jitter, prepare
+from napari_attnseg.nn.augment import Batch, crop, jitter, prepare, unlabelled
 from napari_attnseg.nn.model import Outputs
 from napari_attnseg.records import Sample
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_attnseg.nn.augment import Prepared
+    from napari_attnseg.records import ModelCard
 
     Drawn = tuple[Batch, tuple[float, float]]
     Teach = Callable[[int, Tensor], Outputs]
@@ -113,7 +114,7 @@ class Source:
         """Return generated crop ``number``: only the parent says what is in it."""
         rng = np.random.default_rng([self.seed, 2, number])
         scenes: list[Any] = list(synth.SCENES.values())
-        image, labels = scenes[rng.integers(len(scenes))](
+        image, _ = scenes[rng.integers(len(scenes))](
             (self.size, self.size),
             int(rng.integers(2**31)),
             diameter=float(np.exp(rng.uniform(np.log(7), np.log(80)))),
@@ -121,8 +122,8 @@ class Source:
             kind=str(rng.choice(["blob", "ellipse", "rod"])),
             clustered=float(rng.uniform(0.2, 0.9)),
         )
-        item = prepare(Sample(normalize.planes(image), labels, np.zeros(labels.shape, bool)))
-        middle = (np.array(labels.shape) / 2 - 0.5).astype(np.float32)
+        item = unlabelled(normalize.planes(image))
+        middle = np.full(2, self.size / 2 - 0.5, dtype=np.float32)
         return crop(item, self.size, rng, self.canonical, scale=1.0, centre=middle), (1.0, 1.0)
 
 
@@ -158,6 +159,15 @@ def object_share(samples: Sequence[Sample]) -> float:
     erased = sum(len(erased_objects(s)) for s in samples)
     few = drawn == 0 or drawn + erased < _FEWEST
     return 0.5 if few else min(0.5, drawn / (drawn + erased))
+
+
+def usual_diameter(samples: Sequence[Sample], parent: ModelCard) -> float | None:
+    """Return the median over samples of their median object diameters, pixels.
+
+    Without objects, or with classes, which have no size, it is the parent's.
+    """
+    found = [size for sample in samples if not sample.classes and (size := _median(sample))]
+    return float(np.median(found)) if found else parent.usual_diameter
 
 
 def _median(sample: Sample) -> float:

@@ -16,13 +16,12 @@ from napari_attnseg.nn.adam import AdamW
 from napari_attnseg.nn.checkpoint import load_weights, read_tensors
 from napari_attnseg.nn.deltas import Deltas, trainable
 from napari_attnseg.nn.losses import distillation_loss, masked_loss
-from napari_attnseg.nn.model import build_model, to_channels_last
+from napari_attnseg.nn.model import Outputs, build_model, to_channels_last
 from napari_attnseg.nn.pool import Pool, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from napari_attnseg.nn.model import Outputs
     from napari_attnseg.nn.pool import Group
     from napari_attnseg.store.models import StoredModel
 
@@ -74,7 +73,7 @@ class Recipe:
     sure: float = 0.3
     renew: int = 24
     keep: float = 0.8
-    blend: float = 0.85
+    blend: float = 0.7
     closing: float = 0.5
     settle: bool = True
     pool: int = 48
@@ -170,7 +169,7 @@ class Tuner:
         groups = [own]
         if recipe.replay:
             groups.append(self.scenes.take(rng.choice(recipe.scenes // 2, recipe.replay // 2, replace=False)))
-        out = [self._forward(g) for g in groups]
+        out = self._forward(groups)
         losses = self.losses(out, groups)
         loss = torch.stack(list(losses.values())).sum()
         value = float(loss.detach())
@@ -256,11 +255,13 @@ class Tuner:
         if self.recipe.renew:
             self._appoint()
 
-    def _forward(self, group: Group) -> Outputs:
-        x = group.batch.image.contiguous(memory_format=torch.channels_last)
+    def _forward(self, groups: list[Group]) -> list[Outputs]:
+        """Read all groups at once, which takes less time than one after the other; return each one's."""
+        x = torch.cat([g.batch.image for g in groups]).contiguous(memory_format=torch.channels_last)
         with devices.autocast(self.device, training=True):
             out: Outputs = torch.func.functional_call(self.parent, self.deltas.merged(), (x,))
-        return out
+        maps = [getattr(out, n).split([len(g.batch.image) for g in groups]) for n in Outputs.__slots__]
+        return [Outputs(*parts) for parts in zip(*maps, strict=True)]
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all that :meth:`load` needs to go on."""

@@ -109,9 +109,15 @@ def parse_card(data: bytes, name: str) -> ModelCard:
         raise CheckpointError(f"The model card of '{name}' is not complete.", _AGAIN) from err
     if odd := [key for key, kind in _KINDS.items() if not isinstance(getattr(card, key), kind)]:
         raise CheckpointError(f"The model card of '{name}' has an odd value for '{odd[0]}'.", _AGAIN)
-    if not 0 < card.diameter < float("inf"):
-        raise CheckpointError(f"The model card of '{name}' has an odd value for 'diameter'.", _AGAIN)
+    for key, size in (("diameter", card.diameter), ("usual_diameter", card.usual_diameter)):
+        if size is not None and not _is_size(size):
+            raise CheckpointError(f"The model card of '{name}' has an odd value for '{key}'.", _AGAIN)
     return card
+
+
+def _is_size(value: object) -> bool:
+    """Tell whether a value of a card is a number of pixels."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
 def _folders() -> dict[str, tuple[Path, bool]]:
