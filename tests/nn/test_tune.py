@@ -310,7 +310,7 @@ def test_a_generated_crop_shows_the_scene_and_says_nothing_of_it():
 def test_more_corrections_get_more_steps_and_time(corrections, steps, seconds):
     limits = limits_of(params(steps=None), corrections)
     assert (limits.most, limits.longest) == (steps, seconds)
-    assert limits_of(params(steps=7), corrections).total(Stand(0, 0, 0, 0, 0, 0, 0.5), 1.0) == 7
+    assert limits_of(params(steps=7), corrections).total(Stand(0, 0.0, 0.0, 0, 0, 0.5), 1.0) == 7
 
 
 def test_classes_learn_as_long_as_before():

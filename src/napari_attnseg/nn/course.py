@@ -263,7 +263,7 @@ class Course:
     def _stand(self) -> Stand:
         closing = self.tuner.recipe.closing if self.held else 0.0
         wall = time.monotonic() - self.started  # of a run that goes on those before, too
-        return Stand(self.tuner.step, self.seconds, wall, self.best_step, self.stale, self.turned, closing)
+        return Stand(self.tuner.step, self.seconds, wall, self.stale, self.turned, closing)
 
     def _over(self) -> bool:
         return self.limits.over(self._stand())

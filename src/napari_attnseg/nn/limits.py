@@ -21,8 +21,8 @@ class Stand:
         Steps taken.
     learning, wall : float
         Seconds that they took, and seconds since the start.
-    best, stale : int
-        The judged step that did best, and the validations since; 0 where nothing is judged.
+    stale : int
+        The validations since the best one; 0 where nothing is judged.
     turned : int
         The step at which its second part began, 0 before.
     closing : float
@@ -32,7 +32,6 @@ class Stand:
     step: int
     learning: float
     wall: float
-    best: int
     stale: int
     turned: int
     closing: float
