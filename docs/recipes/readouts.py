@@ -25,7 +25,7 @@ from measure import EVERY, each, engine_of, options
 
 from napari_attnseg.core.metrics import Counts, compare, pooled
 from napari_attnseg.core.postprocess import READOUTS, SHARPNESS, read_out
-from napari_attnseg.core.size import settle_zoom
+from napari_attnseg.core.size import settle_for
 from napari_attnseg.params import ReadoutParams, SegmentParams
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def main() -> None:
     for row, picture, truth in each(args.data, EVERY):
         name = f"{row['dataset']} {row['kind']}"
         pixels[name] = pixels.get(name, 0.0) + truth.size / 1024**2
-        _, maps = settle_zoom(lambda z, p=picture: engine.maps(p, zoom=z), engine.card.diameter)  # type: ignore[misc]
+        _, maps = settle_for(engine.card, lambda z, p=picture: engine.maps(p, zoom=z))  # type: ignore[misc]
         for way, (readout, split) in ways.items():
             params = SegmentParams.model_construct(
                 **SegmentParams().model_dump() | {"readout": readout, "split": split}

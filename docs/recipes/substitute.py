@@ -19,7 +19,7 @@ from measure import EVERY, each, engine_of, options
 
 from napari_attnseg.core.metrics import Counts, compare, pooled
 from napari_attnseg.core.postprocess import read_out
-from napari_attnseg.core.size import settle_zoom
+from napari_attnseg.core.size import settle_for
 from napari_attnseg.nn import attention
 from napari_attnseg.params import SegmentParams
 
@@ -102,7 +102,7 @@ def counted(engine: TorchEngine, put: Substitute, pictures: list[Array], truths:
     params = SegmentParams()
     for n, (picture, truth) in enumerate(zip(pictures, truths, strict=True)):
         put.how = ""
-        zoom, _ = settle_zoom(lambda z, p=picture: engine.maps(p, zoom=z), engine.card.diameter)  # type: ignore[misc]
+        zoom, _ = settle_for(engine.card, lambda z, p=picture: engine.maps(p, zoom=z))  # type: ignore[misc]
         put.how = "record"
         engine.maps(fitted(pictures[(n + 1) % len(pictures)], picture.shape), zoom=zoom)
         for way in ways:

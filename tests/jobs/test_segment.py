@@ -107,6 +107,23 @@ def test_the_diameter_that_the_user_names_decides_the_zoom():
     assert encoded.zoom[PlaneKey()] == 0.1
 
 
+class Doubtful(FakeEngine):
+    """Sees the same, with four fifths of the probability."""
+
+    def maps(self, image, *, zoom=1.0, norm=None):
+        found = super().maps(image, zoom=zoom, norm=norm)
+        return replace(found, foreground=0.8 * found.foreground)
+
+
+@pytest.mark.parametrize(("usual", "zooms"), [(None, [1.0, COARSE]), (20.0, [1.0]), (80.0, [1.0, COARSE])])
+def test_a_tuned_model_does_not_search_for_objects_that_it_was_tuned_on(usual, zooms):
+    image, _ = blobs((300, 300))
+    engine = Doubtful(diameter=24.0, sees=24.0)
+    engine.card = replace(engine.card, usual_diameter=usual)
+    run(source_of(image), SegmentParams(), engine)
+    assert [zoom for _, zoom in engine.calls][:2] == zooms
+
+
 def test_an_unknown_diameter_is_read_from_the_image():
     image, truth = blobs()
     engine = FakeEngine(diameter=24.0, sees=96.0)

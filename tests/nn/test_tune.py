@@ -338,6 +338,15 @@ def test_a_tuned_model_remembers_the_size_of_its_objects(count):
     assert card.diameter == models.find("tiny").card.diameter
 
 
+def test_tuned_weights_are_judged_at_that_size_and_the_parents_are_not(tmp_path):
+    course = Course([corrected()], params(), models.find("tiny"), tmp_path, lambda: False, None, 0.0)
+    state = build_network(models.find("tiny")).state_dict()
+    assert course.engine_of(state).card.usual_diameter == usual_diameter(
+        [corrected()], ModelCard("a", "A", {})
+    )
+    assert course.engine_of(state, tuned=False).card.usual_diameter is None
+
+
 def test_a_run_that_only_erased_keeps_the_size_that_the_parent_remembered():
     blank = replace(corrected(), labels=np.zeros((80, 96), np.int32), before=np.zeros((80, 96), np.int32))
     assert usual_diameter([blank], ModelCard("a", "A", {}, usual_diameter=31.0)) == 31.0

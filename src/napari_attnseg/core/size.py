@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_attnseg.records import DenseMaps
+    from napari_attnseg.records import DenseMaps, ModelCard
 
 COMFORT = (0.7, 3.0)  # diameters, as multiples of the canonical one, that need no zoom
 AIM = (0.8, 1.6)  # what smaller and larger ones are brought to: no further than is good for them
@@ -269,3 +269,8 @@ def settle_zoom(
         except StopIteration as stop:
             found: tuple[float, DenseMaps] = stop.value
             return found
+
+
+def settle_for(card: ModelCard, run: Callable[[float], DenseMaps]) -> tuple[float, DenseMaps]:
+    """Find the zoom for an image as a run of this model does; see :func:`settle_zoom`."""
+    return settle_zoom(run, card.diameter, usual=card.usual_diameter)

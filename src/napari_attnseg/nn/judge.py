@@ -10,7 +10,7 @@ import numpy as np
 from napari_attnseg.core.corrections import known_objects
 from napari_attnseg.core.metrics import Counts, compare, scores
 from napari_attnseg.core.postprocess import read_out
-from napari_attnseg.core.size import settle_zoom
+from napari_attnseg.core.size import settle_for
 from napari_attnseg.params import ReadoutParams
 from napari_attnseg.records import Normalisation
 
@@ -48,10 +48,7 @@ def as_plane(image: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], N
 def read_field(engine: TorchEngine, image: npt.NDArray[np.float32]) -> tuple[float, DenseMaps]:
     """Return zoom and maps of a normalised field, (C, H, W) float32, as a run of the window has them."""
     plane, norm = as_plane(image)
-    card = engine.card
-    return settle_zoom(
-        lambda zoom: engine.maps(plane, zoom=zoom, norm=norm), card.diameter, usual=card.usual_diameter
-    )
+    return settle_for(engine.card, lambda zoom: engine.maps(plane, zoom=zoom, norm=norm))
 
 
 def predict(engine: TorchEngine, image: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
