@@ -24,8 +24,8 @@ import torch
 from measure import EVERY, each, engine_of, options
 
 from napari_attnseg.core.metrics import Counts, compare, pooled
+from napari_attnseg.core.mirror import read_maps
 from napari_attnseg.core.postprocess import READOUTS, SHARPNESS, read_out
-from napari_attnseg.core.size import settle_for
 from napari_attnseg.params import ReadoutParams, SegmentParams
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def main() -> None:
     for row, picture, truth in each(args.data, EVERY):
         name = f"{row['dataset']} {row['kind']}"
         pixels[name] = pixels.get(name, 0.0) + truth.size / 1024**2
-        _, maps = settle_for(engine.card, lambda z, p=picture: engine.maps(p, zoom=z))  # type: ignore[misc]
+        _, maps = read_maps(engine.card, picture, lambda seen, zoom: engine.maps(seen, zoom=zoom))
         for way, (readout, split) in ways.items():
             params = SegmentParams.model_construct(
                 **SegmentParams().model_dump() | {"readout": readout, "split": split}

@@ -17,6 +17,7 @@ Method = Literal["attention", "kmeans", "slic"]
 Task = Literal["instances", "classes"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Readout = Literal["auto", "seeds", "watershed"]
+Mirror = Literal["auto", "always", "never"]
 Tier = Literal["quick", "full"]
 Known = Literal["all", "objects"]
 
@@ -83,6 +84,12 @@ class SegmentParams(ReadoutParams):
         le=4096.0,
         title="Object diameter",
         description="Typical object diameter in pixels; empty estimates it from the image.",
+    )
+    mirror: Mirror = Field(
+        "auto",
+        title="Mirror images",
+        description="Let the network see the image mirrored, too, and take the mean: four runs instead of "
+        "one, better where it is unsure. 'auto' does so only there.",
     )
     channel: int | None = Field(
         None,

@@ -34,7 +34,7 @@ from skimage.io import imread
 
 from napari_attnseg.core.classes import class_map, class_scores, count_classes
 from napari_attnseg.core.metrics import compare, pooled
-from napari_attnseg.core.size import settle_for
+from napari_attnseg.core.mirror import read_maps
 from napari_attnseg.engine import Engine, load_engine
 from napari_attnseg.params import THRESHOLD
 from napari_attnseg.records import Sample
@@ -84,7 +84,7 @@ def measure(engine: Engine, pairs: list[tuple[Array, Array]]) -> dict[str, Any]:
     """Return Dice per class, pooled over images, and AP@.5 of objects."""
     counts, objects = np.zeros((3, 3), np.int64), []
     for image, truth in pairs:
-        _, maps = settle_for(engine.card, lambda zoom, image=image: engine.maps(image, zoom=zoom))
+        _, maps = read_maps(engine.card, image, lambda seen, zoom: engine.maps(seen, zoom=zoom))
         whole = Sample(planes(image), truth, np.ones(truth.shape, bool), classes=NAMES[:2])
         counts += count_classes(class_map(maps, THRESHOLD), whole)
         objects.append(compare(segment(engine, image), ndimage.label(truth > 0)[0].astype(np.int32)))

@@ -43,8 +43,8 @@ from skimage.io import imread
 from napari_attnseg.core import normalize
 from napari_attnseg.core.corrections import make_sample
 from napari_attnseg.core.metrics import compare, pooled
+from napari_attnseg.core.mirror import read_maps
 from napari_attnseg.core.postprocess import read_out
-from napari_attnseg.core.size import settle_for
 from napari_attnseg.engine import Engine, load_engine
 from napari_attnseg.jobs import child
 from napari_attnseg.params import SegmentParams, TrainParams
@@ -82,7 +82,7 @@ def nuclei(classes: Array) -> Array:
 
 def segment(engine: Engine, image: Array) -> Array:
     """Segment as the window does, with its defaults."""
-    _, maps = settle_for(engine.card, lambda zoom: engine.maps(image, zoom=zoom))
+    _, maps = read_maps(engine.card, image, lambda seen, zoom: engine.maps(seen, zoom=zoom))
     return read_out(maps, SegmentParams())[0]
 
 

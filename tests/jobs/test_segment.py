@@ -49,17 +49,24 @@ def test_discs_are_found_in_any_dtype(dtype):
 
 
 @settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 999), shape=st.tuples(st.integers(20, 400), st.integers(20, 400)))
-def test_maps_of_tiles_equal_maps_of_the_whole(seed, shape):
+@given(
+    seed=st.integers(0, 999),
+    shape=st.tuples(st.integers(20, 400), st.integers(20, 400)),
+    mirror=st.sampled_from(["never", "always"]),
+)
+def test_maps_of_tiles_equal_maps_of_the_whole(seed, shape, mirror):
     image = np.random.default_rng(seed).random(shape)
     from scipy.ndimage import gaussian_filter
 
     source = source_of(gaussian_filter(image, 4))
     whole, tiled = FakeEngine(), FakeEngine()
-    a = drive(encode(whole, source, PARAMS)).maps[PlaneKey()]
-    b = drive(encode(tiled, source, PARAMS.model_copy(update={"tile": 128}))).maps[PlaneKey()]
-    assert len(whole.calls) == 1
-    assert len(tiled.calls) == len(encoding.tiles_of(shape, PARAMS.model_copy(update={"tile": 128}), 1.0))
+    params = SegmentParams(diameter=24.0, mirror=mirror)
+    small = params.model_copy(update={"tile": 128})
+    a = drive(encode(whole, source, params)).maps[PlaneKey()]
+    b = drive(encode(tiled, source, small)).maps[PlaneKey()]
+    times = 1 if mirror == "never" else 4
+    assert len(whole.calls) == times
+    assert len(tiled.calls) == times * len(encoding.tiles_of(shape, small, 1.0))
     for name in ("foreground", "distance", "size", "offset"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
 
@@ -120,8 +127,64 @@ def test_a_tuned_model_does_not_search_for_objects_that_it_was_tuned_on(usual, z
     image, _ = blobs((300, 300))
     engine = Doubtful(diameter=24.0, sees=24.0)
     engine.card = replace(engine.card, usual_diameter=usual)
-    run(source_of(image), SegmentParams(), engine)
+    run(source_of(image), SegmentParams(mirror="never"), engine)
     assert [zoom for _, zoom in engine.calls][:2] == zooms
+
+
+class Sided(FakeEngine):
+    """An engine that is surer at the top, and has other votes on the left."""
+
+    def __init__(self, sure):
+        super().__init__(sees=24.0)
+        self.sure = sure
+
+    def maps(self, image, *, zoom=1.0, norm=None):
+        found = super().maps(image, zoom=zoom, norm=norm)
+        inside = found.foreground > 0.5
+        p = np.where(np.arange(len(inside))[:, None] < len(inside) // 2, self.sure, self.sure - 0.2)
+        offset = found.offset.copy()
+        offset[0, :, : inside.shape[1] // 2] = 1.0
+        return replace(found, foreground=np.where(inside, p, 0).astype(np.float32), offset=offset)
+
+
+@pytest.mark.parametrize(
+    ("sure", "mirror", "runs"), [(0.8, "auto", 4), (0.8, "never", 1), (0.99, "always", 4)]
+)
+def test_where_the_network_is_unsure_mirror_images_count_as_much(sure, mirror, runs):
+    image, _ = blobs()
+    engine = Sided(sure)
+    params = SegmentParams(diameter=24.0, mirror=mirror)
+    maps = run(source_of(image), params, engine)[1].maps[PlaneKey()]
+    assert engine.calls == [(image.shape, 1.0)] * runs
+    inside = maps.foreground > 0.5
+    p = maps.foreground[inside]
+    assert (np.ptp(p) < 1e-6) == (runs == 4)
+    if runs == 4:  # what is said of the left of an image and of its mirror images is +1 and -1, each twice
+        assert p[0] == pytest.approx(sure - 0.1)
+        np.testing.assert_array_equal(maps.offset, 0)
+
+
+def test_a_sure_network_sees_no_mirror_image():
+    image, _ = blobs()
+    engine = FakeEngine()
+    run(source_of(image), PARAMS, engine)
+    assert len(engine.calls) == 1
+
+
+@pytest.mark.parametrize("mirror", ["never", "always", "auto"])
+def test_progress_never_goes_back_nor_beyond_its_total(mirror, monkeypatch):
+    image, _ = blobs((200, 300))
+    params = SegmentParams(diameter=24.0, mirror=mirror, tile=128)
+    source = ImageSource(np.stack([image] * 2), "TYX")
+    for block in (planes.BLOCK, 150):
+        monkeypatch.setattr(planes, "BLOCK", block)
+        monkeypatch.setattr(segmenting, "KEPT_PIXELS", block * block)
+        seen = []
+        drive(segment(Sided(0.8), source, params), seen.append)
+        assert len(seen) > 8
+        assert all(step.done <= step.total for step in seen)
+        if block > 1000:
+            assert [step.done for step in seen] == sorted(step.done for step in seen)
 
 
 def test_an_unknown_diameter_is_read_from_the_image():

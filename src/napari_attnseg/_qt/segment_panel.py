@@ -66,6 +66,7 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.scope_box.addItems(SCOPES)
         self.scope_box.setCurrentText("current plane")
         add_row(layout, "Segment", self.scope_box)
+        self.mirror = ParamsForm(layout, ["mirror"])
         self.device = ParamsForm(layout, ["device"])
         column.addLayout(self._run_row())
         self.job_bar = JobBar(jobs, "segment")
@@ -138,6 +139,7 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         values = {
             **self.method.values(),
             **self.classic.values(),
+            **self.mirror.values(),
             **self.readout.form.values(),
             "model": model,
             "device": device,
@@ -217,6 +219,7 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         values = {**self.method.values(), **self.classic.values()}
         method, network = values["method"], needs_engine(self.params())
         show_row(self._layout, self.model_box, network)
+        self.mirror.show_row("mirror", method == "attention")
         self.device.show_row("device", network)
         self.diameter.show(method == "attention")
         self.classic.show_row("task", method == "attention" and self._tells_classes)
@@ -233,7 +236,7 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
     def restore_defaults(self) -> None:
         """Set every field to its default."""
-        for part in (self.method, self.classic, self.device, self.readout.form):
+        for part in (self.method, self.classic, self.mirror, self.device, self.readout.form):
             part.restore_defaults()
         self._set_device(settings.read().device)
         self.diameter.restore_defaults()

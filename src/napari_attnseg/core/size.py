@@ -76,6 +76,11 @@ def sureness(foreground: npt.NDArray[np.float32], threshold: float = 0.5) -> flo
     return float(foreground[inside].mean()) if inside.any() else 0.0
 
 
+def unsure(maps: DenseMaps) -> bool:
+    """Tell whether a network found a foreground and is unsure of it."""
+    return 0 < sureness(maps.foreground) < SURE
+
+
 def agreement(maps: DenseMaps) -> float:
     """Return how well the votes agree, 0..1: the mean attention of foreground pixels on their seed.
 

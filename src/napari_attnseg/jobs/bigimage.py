@@ -9,12 +9,13 @@ import numpy as np
 from napari_attnseg import __version__
 from napari_attnseg.core.classes import class_features, class_names
 from napari_attnseg.core.labels import edge_ids
+from napari_attnseg.core.mirror import MIRRORS
 from napari_attnseg.core.size import estimate_diameter
 from napari_attnseg.core.stitch import Stitcher
 from napari_attnseg.core.tiles import HALO, plan_tiles
 from napari_attnseg.jobs import planes as reading
 from napari_attnseg.jobs.collect import Collector
-from napari_attnseg.jobs.encode import default_readout, encode_part, find_zoom, tiles_of, token_step
+from napari_attnseg.jobs.encode import default_readout, encode_field, find_zoom, tiles_of, token_step
 from napari_attnseg.records import Progress, Segmentation
 
 if TYPE_CHECKING:
@@ -72,9 +73,9 @@ def _plane(
     default = default_readout(engine)
     zoom, maps = yield from find_zoom(engine, plane, params)
     if not plane.big:
-        if maps is None:
-            h, w = plane.shape
-            maps = yield from encode_part(engine, plane, (slice(0, h), slice(0, w)), zoom, params)
+        h, w = plane.shape
+        part = slice(0, h), slice(0, w)
+        maps, _ = yield from encode_field(engine, plane, part, zoom, params, maps=maps)
         return read_out(maps, params, default), params.diameter or estimate_diameter(maps) or 0.0
     overlap = max(HALO, round(4 * engine.card.diameter / zoom))  # room for a whole object beside a seam
     blocks = plan_tiles(plane.shape, reading.BLOCK, overlap, token_step(zoom))
@@ -85,7 +86,7 @@ def _plane(
     sizes = [_count(block.read, params, zoom) for block in blocks]
     diameters = []
     for number, block in enumerate(blocks):
-        maps = yield from encode_part(
+        maps, _ = yield from encode_field(
             engine, plane, block.read, zoom, params, sum(sizes[:number]), sum(sizes)
         )
         labels, features = read_out(maps, inner, default)
@@ -103,7 +104,9 @@ def _plane(
 
 
 def _count(part: tuple[slice, slice], params: SegmentParams, zoom: float) -> int:
-    return len(tiles_of((part[0].stop - part[0].start, part[1].stop - part[1].start), params, zoom))
+    """Return how many tiles a part has, its mirror images included where they may be wanted."""
+    tiles = tiles_of((part[0].stop - part[0].start, part[1].stop - part[1].start), params, zoom)
+    return len(tiles) * (1 if params.mirror == "never" else 1 + len(MIRRORS))
 
 
 def _finished(

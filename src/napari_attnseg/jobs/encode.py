@@ -9,13 +9,16 @@ import numpy as np
 
 from napari_attnseg.core.axes import check, clip_field, plane_keys
 from napari_attnseg.core.classes import class_names
-from napari_attnseg.core.size import ZOOM_LIMITS, zoom_search
+from napari_attnseg.core.mirror import MIRRORS, Mean, mirrored
+from napari_attnseg.core.size import ZOOM_LIMITS, unsure, zoom_search
 from napari_attnseg.core.tiles import ALIGN, HALO, TILE, plan_tiles
 from napari_attnseg.jobs.planes import BLOCK, Plane, centre, open_plane
 from napari_attnseg.records import DenseMaps, Encoded, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
+
+    import numpy.typing as npt
 
     from napari_attnseg.engine import Engine
     from napari_attnseg.params import SegmentParams
@@ -104,6 +107,62 @@ def encode_part(
     return out
 
 
+def encode_field(
+    engine: Engine,
+    plane: Plane,
+    part: tuple[slice, slice],
+    zoom: float,
+    params: SegmentParams,
+    done: int = 0,
+    total: int = 0,
+    maps: DenseMaps | None = None,
+) -> Generator[Progress, None, tuple[DenseMaps, int]]:
+    """Return the maps of a part of a field, the mean of those of its mirror images where that is wanted.
+
+    Parameters
+    ----------
+    maps : DenseMaps or None
+        Of the part itself at that zoom, where they are known.
+
+    Returns
+    -------
+    tuple of DenseMaps and int
+        The maps, and how many times the part went through the network for them.
+    """
+    if maps is None:
+        maps = yield from encode_part(engine, plane, part, zoom, params, done, total)
+    if params.mirror == "never" or (params.mirror == "auto" and not unsure(maps)):
+        return maps, 1
+    mean = Mean(maps)
+    pixels = plane.read(part)
+    step = len(tiles_of((pixels.shape[0], pixels.shape[1]), params, zoom))
+    for number, axes in enumerate(MIRRORS, 1):
+        other = shown(plane, mirrored(pixels, axes))
+        whole = slice(0, other.shape[0]), slice(0, other.shape[1])
+        job = encode_part(engine, other, whole, zoom, params, done + number * step, total)
+        mean.add((yield from noted(job, f"Mirror image {number} of {len(MIRRORS)}")), axes)
+    return mean.maps(), 1 + len(MIRRORS)
+
+
+def shown(plane: Plane, image: npt.NDArray[np.generic]) -> Plane:
+    """Return the plane as if its field were ``image``, with the scaling that it has."""
+    return replace(plane, field=(slice(0, image.shape[0]), slice(0, image.shape[1])), kept=image)
+
+
+def noted(
+    job: Generator[Progress, None, DenseMaps], note: str, at: tuple[int, int] | None = None
+) -> Generator[Progress, None, DenseMaps]:
+    """Pass a job's progress on with another note, and with ``at`` as if it stood still at (done, total)."""
+    try:
+        while True:
+            step = next(job)
+            yield Progress(*(at or (step.done, step.total)), note)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    finally:
+        job.close()
+
+
 def _empty(shape: tuple[int, int], classes: int) -> DenseMaps:
     return DenseMaps(
         foreground=np.zeros(shape, dtype=np.float32),
@@ -146,7 +205,7 @@ def encode(
     Yields
     ------
     Progress
-        One per tile, and one per pass that reads the object size.
+        One per tile, of mirror images, too, and one per pass that reads the object size.
 
     Returns
     -------
@@ -175,11 +234,11 @@ def encode(
         total = done + per_plane * (len(keys) - number)
         zoom, whole = yield from find_zoom(engine, plane, params, done, total)
         per_plane = len(tiles_of(shape, params, zoom))
-        if whole is None:
-            total = done + per_plane * (len(keys) - number)
-            whole_field = slice(0, shape[0]), slice(0, shape[1])
-            whole = yield from encode_part(engine, plane, whole_field, zoom, params, done, total)
-        maps[key], norms[key], zooms[key] = whole, plane.norm, zoom
+        total = done + per_plane * (len(keys) - number)
+        all_of_it = slice(0, shape[0]), slice(0, shape[1])
+        encoded = yield from encode_field(engine, plane, all_of_it, zoom, params, done, total, whole)
+        maps[key], norms[key], zooms[key] = encoded[0], plane.norm, zoom
+        per_plane *= encoded[1]
         done += per_plane
         yield Progress(
             done, done + per_plane * (len(keys) - number - 1), f"Plane {number + 1} of {len(keys)}"

@@ -11,7 +11,7 @@ from napari_attnseg.core import normalize, ranking
 from napari_attnseg.core.axes import check, clip_field
 from napari_attnseg.core.render import outline
 from napari_attnseg.errors import InputError, ModelError
-from napari_attnseg.jobs.encode import default_readout, encode_part, find_zoom, tiles_of
+from napari_attnseg.jobs.encode import default_readout, encode_part, find_zoom, noted, shown, tiles_of
 from napari_attnseg.jobs.planes import BLOCK, Plane, open_plane
 from napari_attnseg.jobs.segment import plane_labels
 from napari_attnseg.records import Progress
@@ -168,7 +168,9 @@ def _look(
     else:
         assert engine is not None
         zoom, whole = yield from find_zoom(engine, plane, params, 0, total)
-        maps = whole if whole is not None else (yield from _encode(engine, plane, zoom, params, 0, total))
+        if whole is None:
+            whole = yield from _encode(engine, plane, zoom, params, (0, total), "Running the network")
+        maps = whole
     here = labels[plane.field]
     yield Progress(1, total, "Reading the margins")
     ids = ranking.ids_of(here)
@@ -179,7 +181,8 @@ def _look(
     if thorough and engine is not None:
         for number, (turn, back) in enumerate(VIEWS):
             note = f"Flipped view {number + 1} of {len(VIEWS)}"
-            seen = yield from _encode(engine, _turned(plane, turn), zoom, params, 2 + number, total, note)
+            other = shown(plane, np.ascontiguousarray(turn(plane.read())))
+            seen = yield from _encode(engine, other, zoom, params, (2 + number, total), note)
             views.append(back(plane_labels(seen, params, default_readout(engine))[0]))
         doubts = replace(doubts, views=ranking.disagreement(here, views))
         yield Progress(total - 1, total, "Comparing objects")
@@ -188,33 +191,13 @@ def _look(
     return _Looked(plane, here, doubts, lost, embedding)
 
 
-def _turned(plane: Plane, turn: _Turn) -> Plane:
-    """Return the plane as if its field had been flipped or turned; it is held whole."""
-    image = np.ascontiguousarray(turn(plane.read()))
-    h, w = image.shape[:2]
-    return replace(plane, field=(slice(0, h), slice(0, w)), kept=image)
-
-
 def _encode(
-    engine: Engine,
-    plane: Plane,
-    zoom: float,
-    params: SegmentParams,
-    done: int,
-    total: int,
-    note: str = "Running the network",
+    engine: Engine, plane: Plane, zoom: float, params: SegmentParams, at: tuple[int, int], note: str
 ) -> Generator[Progress, None, DenseMaps]:
-    """Return the maps of a plane; one ``Progress`` per tile, all of the same step."""
+    """Return the maps of a plane; one ``Progress`` per tile, all of the same step ``at``."""
     h, w = plane.shape
     job = encode_part(engine, plane, (slice(0, h), slice(0, w)), zoom, params)
-    try:
-        while True:
-            next(job)
-            yield Progress(done, total, note)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
-    finally:
-        job.close()
+    return (yield from noted(job, note, at))
 
 
 def _embedding(

@@ -24,7 +24,7 @@ from napari_attnseg.nn.augment import Prepared, prepare
 from napari_attnseg.nn.classes import class_loss, grow, head_input, parent_loss, start_rows
 from napari_attnseg.nn.course import Course, Stopped
 from napari_attnseg.nn.engine import TorchEngine, as_input
-from napari_attnseg.nn.judge import as_plane, read_field
+from napari_attnseg.nn.judge import as_plane, glance, read_field
 from napari_attnseg.nn.pool import Source
 from napari_attnseg.nn.tune import Tuner, build_network
 from napari_attnseg.params import THRESHOLD
@@ -170,7 +170,7 @@ class ClassCourse(Course):
 
     def predicted(self, engine: TorchEngine, image: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
         """Return the classes of a field, (H, W) int32."""
-        return class_map(read_field(engine, image)[1], THRESHOLD)
+        return class_map(glance(engine, image), THRESHOLD)
 
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for a run to go on."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_attnseg.core.corrections import known_objects
 from napari_attnseg.core.metrics import Counts, compare, scores
+from napari_attnseg.core.mirror import read_maps
 from napari_attnseg.core.postprocess import read_out
 from napari_attnseg.core.size import settle_for
 from napari_attnseg.params import ReadoutParams
@@ -48,12 +49,21 @@ def as_plane(image: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], N
 def read_field(engine: TorchEngine, image: npt.NDArray[np.float32]) -> tuple[float, DenseMaps]:
     """Return zoom and maps of a normalised field, (C, H, W) float32, as a run of the window has them."""
     plane, norm = as_plane(image)
-    return settle_for(engine.card, lambda zoom: engine.maps(plane, zoom=zoom, norm=norm))
+    return read_maps(engine.card, plane, lambda seen, zoom: engine.maps(seen, zoom=zoom, norm=norm))
+
+
+def glance(engine: TorchEngine, image: npt.NDArray[np.float32]) -> DenseMaps:
+    """Return the maps of a normalised field, (C, H, W) float32, without those of mirror images."""
+    plane, norm = as_plane(image)
+    return settle_for(engine.card, lambda zoom: engine.maps(plane, zoom=zoom, norm=norm))[1]
 
 
 def predict(engine: TorchEngine, image: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
-    """Segment a normalised field, (C, H, W) float32, as a run of the window would; (H, W) int32."""
-    return read_out(read_field(engine, image)[1], ReadoutParams())[0]
+    """Segment a normalised field, (C, H, W) float32; (H, W) int32.
+
+    As a run of the window would but for the mirror images: judging must not take longer than learning.
+    """
+    return read_out(glance(engine, image), ReadoutParams())[0]
 
 
 def count_objects(found: npt.NDArray[np.int32], sample: Sample) -> Counts:
