@@ -637,6 +637,21 @@ def test_it_stops_where_it_no_longer_gets_better_and_keeps_the_latest_of_the_bes
     assert models.find("new").card.training["steps"] == kept
 
 
+def test_getting_ready_on_a_busy_machine_is_not_time_to_learn(monkeypatch):
+    now = [0.0]
+    real = Tuner.prepare
+
+    def slow(self):
+        now[0] += 0.0 if self.filled else 100.0
+        yield from real(self)
+
+    monkeypatch.setattr(Tuner, "prepare", slow)
+    monkeypatch.setattr(courses, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    limits = courses.Limits(None, None, most=3, longest=20.0, every=10, patience=2)
+    monkeypatch.setattr(courses, "limits_of", lambda params, corrections: limits)
+    assert steps_of(run(steps=None)) == [1, 2, 3]
+
+
 # -- what was held out teaches in the end ---------------------------------------------------------------
 
 

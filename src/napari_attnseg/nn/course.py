@@ -187,7 +187,7 @@ class Course:
             total = max(self.limits.total(self._stand(), per_step), step)
             yield TrainStep(step, total, loss, self.tuner.rate, None, self.seconds, parts)
             if step - first == min(TRIAL, total - first):
-                left = round(self.seconds + per_step * (total - step), 1)
+                left = round(self._stand().wall + per_step * (total - step), 1)
                 yield TrainEvent("estimate", {"seconds": left, "memory_mb": memory_mb(), "steps": total})
             if self._asked():
                 break
@@ -217,11 +217,11 @@ class Course:
     def _step(self) -> Generator[TrainEvent, None, tuple[float, dict[str, float]]]:
         """Take one step, with less memory where it runs out."""
         while True:
-            start = time.monotonic()
             try:
                 for _ in self.tuner.prepare():
                     if self._asked():
                         return math.nan, {}
+                start = time.monotonic()  # a busy machine may prepare for longer than a run may learn
                 found = self.tuner.advance(self.limits.share(self._stand()))
             except (RuntimeError, MemoryError) as err:
                 if not is_out_of_memory(err):
