@@ -33,7 +33,7 @@ def home(tmp_path, monkeypatch):
     """A home with the model "tiny" in it, and recipes of a size for tests."""
     monkeypatch.setenv("NAPARI_ATTNSEG_HOME", str(tmp_path))
     for name, recipe in (("QUICK", QUICK), ("FULL", FULL)):
-        monkeypatch.setattr(courses, name, replace(recipe, size=48, batch=2, replay=2, pool=4, scenes=2))
+        monkeypatch.setattr(courses, name, replace(recipe, size=48, batch=2, pool=4, scenes=2))
     monkeypatch.setattr(class_course, "_QUICK_CROPS", {})
     torch.manual_seed(0)
     model = AttnSegNet(widths=(32, 32, 32, 32), depth=1)

@@ -39,7 +39,7 @@ def home(tmp_path, monkeypatch):
     """A home with the model "tiny" in it, and recipes of a size for tests."""
     monkeypatch.setenv("NAPARI_ATTNSEG_HOME", str(tmp_path))
     for name, recipe in (("QUICK", QUICK), ("FULL", FULL)):
-        tiny = replace(recipe, size=48, batch=2, replay=2, pool=4, scenes=2, renew=2)
+        tiny = replace(recipe, size=48, batch=2, pool=4, scenes=2, renew=2)
         monkeypatch.setattr(courses, name, tiny)
     torch.manual_seed(0)
     model = AttnSegNet(widths=(32, 32, 32, 32), depth=1)
@@ -286,7 +286,7 @@ def test_crops_of_samples_and_generated_ones_are_read_at_once_and_told_apart():
     tuner.advance()
     groups = [tuner.user.take(np.arange(2)), tuner.scenes.take(np.arange(1))]
     together = tuner._forward(groups)
-    assert [len(out.foreground) for out in together] == [4, 2]
+    assert [len(out.foreground) for out in together] == [4, 1]
     for out, group in zip(together, groups, strict=True):
         (alone,) = tuner._forward([group])
         for name in Outputs.__slots__:
@@ -522,7 +522,7 @@ def test_on_a_gpu_without_memory_the_processor_takes_over(monkeypatch):
 
 def test_two_crops_are_the_fewest():
     """A tier that learns from two at a time can keep fewer ready, then make them smaller."""
-    assert (QUICK.batch, QUICK.replay) == (2, 2)
+    assert (QUICK.batch, QUICK.replay) == (2, 1)
     ways = rungs(QUICK, torch.device("cpu"))
     assert [(r.batch, r.size, r.pool) for r, _, _ in ways] == [(2, 192, 48), (2, 192, 16), (2, 96, 16)]
     assert "kept ready" in ways[1][2]
@@ -650,6 +650,20 @@ def test_getting_ready_on_a_busy_machine_is_not_time_to_learn(monkeypatch):
     limits = courses.Limits(None, None, most=3, longest=20.0, every=10, patience=2)
     monkeypatch.setattr(courses, "limits_of", lambda params, corrections: limits)
     assert steps_of(run(steps=None)) == [1, 2, 3]
+
+
+def test_validations_are_a_part_of_the_time_to_learn(monkeypatch):
+    now = [0.0]
+
+    def judged(self, state, tuned=True):
+        now[0] += 8.0
+        return {"ap50": 0.5, "pq": 0.5, "dice": 0.5, "objects": 5}
+
+    monkeypatch.setattr(Course, "_judged", judged)
+    monkeypatch.setattr(courses, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    limits = courses.Limits(None, None, most=50, longest=20.0, every=1, patience=9)
+    monkeypatch.setattr(courses, "limits_of", lambda params, corrections: limits)
+    assert steps_of(run(samples=fields(), steps=None, tier="full")) == [1, 2, 3]
 
 
 # -- what was held out teaches in the end ---------------------------------------------------------------

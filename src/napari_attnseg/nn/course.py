@@ -202,6 +202,7 @@ class Course:
         All is done when the first of it is said: a run that is left there goes on as if it had not been.
         """
         said: list[TrainEvent] = []
+        began = time.monotonic()
         step, turns = self.tuner.step, self.limits.turns(self._stand())
         if step % self.limits.every == 0 or turns or self._over():
             said += self._validate()
@@ -210,6 +211,7 @@ class Course:
                 self._turn()
                 said.append(TrainEvent("phase", {"note": "Learning from what was held out, too"}))
         self.seen = step
+        self.seconds += time.monotonic() - began
         if self.best_step == step:
             self._save()  # or a killed run could find better weights than it knows of
         return said
@@ -344,9 +346,7 @@ class Course:
         """The number of steps behind the result: those that were gone back over do not count."""
         if not hasattr(self, "tuner"):
             return 0
-        if self.closed:
-            return self.best_step + self.tuner.step - self.turned
-        return self.best_step or self.tuner.step
+        return self.best_step + self.closing_steps if self.closed else self.best_step or self.tuner.step
 
     @property
     def closing_steps(self) -> int:

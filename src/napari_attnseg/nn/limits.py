@@ -20,7 +20,7 @@ class Stand:
     step : int
         Steps taken.
     learning, wall : float
-        Seconds that they took, without what was prepared for them, and seconds since the start.
+        Seconds that they and the validations took, without getting ready, and seconds since the start.
     stale : int
         The validations since the best one; 0 where nothing is judged.
     turned : int
