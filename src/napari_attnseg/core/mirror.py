@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Axes = tuple[int, ...]  # of the plane, along which it is turned round: 0 is y, 1 is x
 
 MIRRORS: tuple[Axes, ...] = ((0,), (1,), (0, 1))  # beside the image itself
+_OFFSET = 3  # the place of the votes among the parts of maps
 
 
 def mirrored(image: npt.NDArray[np.generic], axes: Axes) -> npt.NDArray[np.generic]:
@@ -71,9 +72,6 @@ class Mean:
         assert size is not None
         assert offset is not None
         return DenseMaps(foreground, distance, size, offset, classes)
-
-
-_OFFSET = 3
 
 
 def _parts(maps: DenseMaps) -> tuple[npt.NDArray[np.float32] | None, ...]:
