@@ -119,8 +119,13 @@ def test_classic_methods_run_in_the_same_panel_and_defaults_come_back(open_dock,
     viewer, dock = open_dock()
     panel = dock.segment
     viewer.add_image(blobs()[0], name="im")
+    mirror = panel.mirror.widgets["mirror"]
+    assert mirror.native.isVisible()
+    mirror.value = "always"
+    assert panel.params().mirror == "always"
     panel.method.widgets["method"].value = "kmeans"
     assert not panel.model_box.isVisible()
+    assert not mirror.native.isVisible()
     assert panel.classic.widgets["clusters"].native.isVisible()
     run(qtbot, dock)
     assert viewer.layers["im · attnseg labels"].metadata["attnseg"]["params"]["method"] == "kmeans"
@@ -131,6 +136,7 @@ def test_classic_methods_run_in_the_same_panel_and_defaults_come_back(open_dock,
     press(qtbot, panel.defaults_button)
     assert panel.params().method == "attention"
     assert panel.params().readout == "auto"
+    assert panel.params().mirror == "auto"
 
 
 def test_the_diameter_in_the_layers_unit_and_its_circle(open_dock, qtbot):

@@ -9,7 +9,16 @@ from napari_attnseg._qt.job_bar import time_left
 from napari_attnseg._qt.params_form import ParamsForm, bounds, make_widget
 from napari_attnseg.params import ReadoutParams, SegmentParams
 
-NAMES = [*ReadoutParams.model_fields, "method", "clusters", "kmeans_on", "segments", "compactness", "device"]
+NAMES = [
+    *ReadoutParams.model_fields,
+    "method",
+    "clusters",
+    "kmeans_on",
+    "segments",
+    "compactness",
+    "mirror",
+    "device",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
