@@ -286,7 +286,7 @@ def test_crops_of_samples_and_generated_ones_are_read_at_once_and_told_apart():
     tuner.advance()
     groups = [tuner.user.take(np.arange(2)), tuner.scenes.take(np.arange(1))]
     together = tuner._forward(groups)
-    assert [len(out.foreground) for out in together] == [4, 1]
+    assert [len(out.foreground) for out in together] == [4, 2]
     for out, group in zip(together, groups, strict=True):
         (alone,) = tuner._forward([group])
         for name in Outputs.__slots__:
@@ -522,7 +522,7 @@ def test_on_a_gpu_without_memory_the_processor_takes_over(monkeypatch):
 
 def test_two_crops_are_the_fewest():
     """A tier that learns from two at a time can keep fewer ready, then make them smaller."""
-    assert (QUICK.batch, QUICK.replay) == (2, 1)
+    assert (QUICK.batch, QUICK.replay) == (2, 2)
     ways = rungs(QUICK, torch.device("cpu"))
     assert [(r.batch, r.size, r.pool) for r, _, _ in ways] == [(2, 192, 48), (2, 192, 16), (2, 96, 16)]
     assert "kept ready" in ways[1][2]

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     Opinion = tuple[tuple[float, float], float]  # how far the parent is believed, and the diameter
 
-_QUICK_CROPS: dict[str, Any] = {"batch": 6, "replay": 2, "size": 128}
+_QUICK_CROPS: dict[str, Any] = {"batch": 6, "size": 128}
 _PIXELS = 300  # of each class of a sample, by which the classes are told apart at first
 _PLACES = 24  # of each class of a sample, that crops are centred near
 _DOUBT = 0.2  # the parent's opinion never counts less than this

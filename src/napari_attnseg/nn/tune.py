@@ -33,7 +33,7 @@ class Recipe:
     Attributes
     ----------
     batch, replay : int
-        Crops of the user's samples, an even number, and generated ones in a step.
+        Crops of the user's samples and generated ones in a step, even numbers.
     size : int
         Side of a crop, pixels.
     decay : float
@@ -61,7 +61,7 @@ class Recipe:
     """
 
     batch: int = 2
-    replay: int = 1
+    replay: int = 2
     size: int = 192
     lr: float = 2e-3
     decay: float = 1.0
@@ -81,13 +81,12 @@ class Recipe:
     seed: int = 0
 
 
-_SCENE = 2  # steps after which there is a new generated scene
 _TAUGHT = ("foreground", "distance", "size", "offset")  # the maps of a teacher that count
 
 Rung = tuple[Recipe, torch.device, str]  # a way to learn, where, and what is said when it is taken
 
 QUICK = Recipe()
-FULL = Recipe(batch=6, replay=2, lr=1e-3, blend=1.0, closing=0.0, settle=False)
+FULL = Recipe(batch=6, lr=1e-3, blend=1.0, closing=0.0, settle=False)
 
 
 def rungs(first: Recipe, device: torch.device) -> list[Rung]:
@@ -137,14 +136,14 @@ class Tuner:
         self.step, self.rate = 0, 0.0
         self.teachers: list[tuple[int, dict[str, Tensor]]] = []  # of crops in the pool, (step, differences)
         self.user = Pool(source.draw, self._teach, device, size=recipe.pool, each=2)
-        self.scenes = Pool(source.replay, lambda _group, x: parent(x), device, size=recipe.scenes, each=1)
+        self.scenes = Pool(source.replay, lambda _group, x: parent(x), device, size=recipe.scenes, each=2)
         self.filled = False
 
     def prepare(self) -> Iterator[None]:
         """Fill the pools where they are not; yields often, so that it can be left."""
         if not self.filled:
             yield from self.user.fill(self.step)
-            yield from self.scenes.fill(self.step // _SCENE)
+            yield from self.scenes.fill(self.step // 4)
             self.filled = True
 
     def advance(self, share: float = 0.0) -> tuple[float, dict[str, float]]:
@@ -169,7 +168,7 @@ class Tuner:
         own = self.user.take(picks)
         groups = [own]
         if recipe.replay:
-            groups.append(self.scenes.take(rng.choice(recipe.scenes, recipe.replay, replace=False)))
+            groups.append(self.scenes.take(rng.choice(recipe.scenes // 2, recipe.replay // 2, replace=False)))
         out = self._forward(groups)
         losses = self.losses(out, groups)
         loss = torch.stack(list(losses.values())).sum()
@@ -181,7 +180,7 @@ class Tuner:
         self._learn(loss, share)
         self.step += 1
         self.user.roll()
-        if self.step % _SCENE == 0:
+        if self.step % 4 == 0:
             self.scenes.roll()
         return value, {k: float(v.detach()) for k, v in losses.items()}
 
