@@ -343,6 +343,8 @@ class Encoded:
         The model's default readout.
     classes : tuple of str
         Names of the classes that the model tells apart; empty where it knows objects only.
+    doubted : frozenset of PlaneKey
+        Planes that the network was unsure of: their maps are the mean of the image and its mirror images.
     """
 
     maps: Mapping[PlaneKey, DenseMaps]
@@ -352,3 +354,4 @@ class Encoded:
     card_id: str
     readout: str = "seeds"
     classes: tuple[str, ...] = ()
+    doubted: frozenset[PlaneKey] = frozenset()

@@ -154,8 +154,12 @@ def test_where_the_network_is_unsure_mirror_images_count_as_much(sure, mirror, r
     image, _ = blobs()
     engine = Sided(sure)
     params = SegmentParams(diameter=24.0, mirror=mirror)
-    maps = run(source_of(image), params, engine)[1].maps[PlaneKey()]
+    found, encoded = run(source_of(image), params, engine)
+    maps = encoded.maps[PlaneKey()]
     assert engine.calls == [(image.shape, 1.0)] * runs
+    assert found.notes == (
+        ("The model is unsure of this image: it looked at mirror images, too.",) if mirror == "auto" else ()
+    )
     inside = maps.foreground > 0.5
     p = maps.foreground[inside]
     assert (np.ptp(p) < 1e-6) == (runs == 4)

@@ -226,6 +226,7 @@ def encode(
     card = engine.card
     found = Encoded({}, {}, {}, field, card.id, default_readout(engine), class_names(card))
     maps, norms, zooms = dict(found.maps), dict(found.norms), dict(found.zoom)
+    doubted: set[PlaneKey] = set()
     done = 0
     per_plane = len(tiles_of(shape, params, 1.0))
     for number, key in enumerate(keys):
@@ -239,8 +240,10 @@ def encode(
         encoded = yield from encode_field(engine, plane, all_of_it, zoom, params, done, total, whole)
         maps[key], norms[key], zooms[key] = encoded[0], plane.norm, zoom
         per_plane *= encoded[1]
+        if params.mirror == "auto" and encoded[1] > 1:
+            doubted.add(key)
         done += per_plane
         yield Progress(
             done, done + per_plane * (len(keys) - number - 1), f"Plane {number + 1} of {len(keys)}"
         )
-    return replace(found, maps=maps, norms=norms, zoom=zooms)
+    return replace(found, maps=maps, norms=norms, zoom=zooms, doubted=frozenset(doubted))

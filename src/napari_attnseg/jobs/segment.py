@@ -103,7 +103,17 @@ def assemble(
         version=__version__,
         seconds=seconds + time.perf_counter() - start,
         diameter=float(np.median(diameters)) if diameters else 0.0,
+        notes=_doubt_of(encoded),
     )
+
+
+def _doubt_of(encoded: Encoded) -> tuple[str, ...]:
+    """Return a sentence where the network was unsure, and looked at mirror images."""
+    doubted, count = len(encoded.doubted), len(encoded.maps)
+    if not doubted:
+        return ()
+    where = "this image" if count == 1 else f"{doubted} of {count} planes"
+    return (f"The model is unsure of {where}: it looked at mirror images, too.",)
 
 
 def segment(
@@ -144,7 +154,7 @@ def segment(
         if len(keys) * pixels <= KEPT_PIXELS:
             encoded = yield from encode(engine, source, params, planes=keys, field=field)
             result = assemble(encoded, source, params, time.perf_counter() - start)
-            return replace(result, notes=_said_by(engine)), encoded
+            return replace(result, notes=(*result.notes, *_said_by(engine))), encoded
         result = yield from segment_big(engine, source, params, keys, field, plane_labels)
     notes = (*result.notes, *_said_by(engine))
     return replace(result, seconds=time.perf_counter() - start, notes=notes), None
