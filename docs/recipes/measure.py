@@ -155,13 +155,18 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="JSON list of images (column 'image') to measure on")
     parser.add_argument("--readout", default="auto", choices=["auto", "seeds", "watershed"])
     parser.add_argument("--threshold", type=float, default=THRESHOLD)
+    parser.add_argument("--mirror", default="auto", choices=["auto", "always", "never"])
     parser.add_argument("--classic", action="store_true")
     parser.add_argument("--min-confidence", type=float, default=0.0)
     parser.add_argument("--tile", type=int, help="side of a tile, pixels; the default of a run without")
     args = parser.parse_args()
 
     params = SegmentParams(
-        readout=args.readout, threshold=args.threshold, min_confidence=args.min_confidence, tile=args.tile
+        readout=args.readout,
+        threshold=args.threshold,
+        min_confidence=args.min_confidence,
+        tile=args.tile,
+        mirror=args.mirror,
     )
     engine = engine_of(args)
     methods = {args.model: network(engine, params)} | ({"otsu+watershed": classic} if args.classic else {})
