@@ -168,6 +168,21 @@ def test_where_the_network_is_unsure_mirror_images_count_as_much(sure, mirror, r
         np.testing.assert_array_equal(maps.offset, 0)
 
 
+@pytest.mark.parametrize(
+    ("block", "planes_", "where"),
+    [(150, 1, "this image"), (150, 2, "2 of 2 planes"), (400, 2, "2 of 2 planes")],
+)
+def test_what_is_read_block_by_block_says_that_the_network_was_unsure(block, planes_, where, monkeypatch):
+    image, _ = blobs((200, 300))
+    monkeypatch.setattr(planes, "BLOCK", block)
+    monkeypatch.setattr(segmenting, "KEPT_PIXELS", 150 * 150)
+    source = ImageSource(np.stack([image] * planes_), "TYX")
+    for mirror, said in (("auto", True), ("always", False), ("never", False)):
+        found, encoded = run(source, SegmentParams(diameter=24.0, mirror=mirror), Sided(0.8))
+        assert encoded is None
+        assert (f"The model is unsure of {where}: it looked at mirror images, too." in found.notes) == said
+
+
 def test_a_sure_network_sees_no_mirror_image():
     image, _ = blobs()
     engine = FakeEngine()

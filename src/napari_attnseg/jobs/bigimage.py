@@ -15,7 +15,14 @@ from napari_attnseg.core.stitch import Stitcher
 from napari_attnseg.core.tiles import HALO, plan_tiles
 from napari_attnseg.jobs import planes as reading
 from napari_attnseg.jobs.collect import Collector
-from napari_attnseg.jobs.encode import default_readout, encode_field, find_zoom, tiles_of, token_step
+from napari_attnseg.jobs.encode import (
+    default_readout,
+    encode_field,
+    find_zoom,
+    said_of_doubt,
+    tiles_of,
+    token_step,
+)
 from napari_attnseg.records import Progress, Segmentation
 
 if TYPE_CHECKING:
@@ -30,6 +37,8 @@ if TYPE_CHECKING:
 
     Labelled = tuple[npt.NDArray[np.int32], Mapping[str, npt.NDArray[np.generic]]]
     ReadOut = Callable[[DenseMaps, SegmentParams, str], Labelled]
+
+_NOT_KEPT = "Too large to keep the network's output: run again to change the readout."
 
 
 def segment_big(
@@ -49,12 +58,14 @@ def segment_big(
     """
     out = Collector(source, field)
     diameters: list[float] = []
+    doubted = 0
     for number, key in enumerate(keys):
         yield Progress(number, len(keys), f"Reading plane {number + 1} of {len(keys)}")
         plane = reading.open_plane(source, key, field, params.channel)
-        labelled, diameter = yield from _plane(engine, plane, params, read_out)
+        labelled, diameter, unsure = yield from _plane(engine, plane, params, read_out)
         out.add(key, *labelled, unique=params.task == "instances")
         diameters.append(diameter)
+        doubted += unsure
     return Segmentation(
         labels=out.labels,
         features=class_features(out.features(), class_names(engine.card), params.task, out.labels),
@@ -63,20 +74,23 @@ def segment_big(
         version=__version__,
         seconds=0.0,
         diameter=float(np.median(diameters)) if diameters else 0.0,
-        notes=("Too large to keep the network's output: run again to change the readout.",),
+        notes=(*said_of_doubt(doubted, len(keys)), _NOT_KEPT),
     )
 
 
 def _plane(
     engine: Engine, plane: Plane, params: SegmentParams, read_out: ReadOut
-) -> Generator[Progress, None, tuple[Labelled, float]]:
+) -> Generator[Progress, None, tuple[Labelled, float, bool]]:
+    """Return what was found in a plane, the diameter, and whether mirror images were looked at in doubt."""
+    auto = params.mirror == "auto"
     default = default_readout(engine)
     zoom, maps = yield from find_zoom(engine, plane, params)
     if not plane.big:
         h, w = plane.shape
         part = slice(0, h), slice(0, w)
-        maps, _ = yield from encode_field(engine, plane, part, zoom, params, maps=maps)
-        return read_out(maps, params, default), params.diameter or estimate_diameter(maps) or 0.0
+        maps, passes = yield from encode_field(engine, plane, part, zoom, params, maps=maps)
+        diameter = params.diameter or estimate_diameter(maps) or 0.0
+        return read_out(maps, params, default), diameter, auto and passes > 1
     overlap = max(HALO, round(4 * engine.card.diameter / zoom))  # room for a whole object beside a seam
     blocks = plan_tiles(plane.shape, reading.BLOCK, overlap, token_step(zoom))
     inner = params.model_copy(update={"drop_edge": False})  # a block's edge is not the image's
@@ -84,11 +98,12 @@ def _plane(
     kept: list[tuple[int, Mapping[str, npt.NDArray[np.generic]]]] = []
     classes = np.zeros(plane.shape if params.task == "classes" else (0, 0), dtype=np.int32)
     sizes = [_count(block.read, params, zoom) for block in blocks]
-    diameters = []
+    diameters, unsure = [], False
     for number, block in enumerate(blocks):
-        maps, _ = yield from encode_field(
+        maps, passes = yield from encode_field(
             engine, plane, block.read, zoom, params, sum(sizes[:number]), sum(sizes)
         )
+        unsure |= auto and passes > 1
         labels, features = read_out(maps, inner, default)
         diameters.append(params.diameter or estimate_diameter(maps) or 0.0)
         del maps
@@ -98,9 +113,9 @@ def _plane(
             kept.append((stitcher.add(block, labels), features))
     diameter = float(np.median([d for d in diameters if d] or [0.0]))
     if params.task == "classes":
-        return (classes, {}), diameter
+        return (classes, {}), diameter, unsure
     joined, new_id = stitcher.finish()
-    return _finished(joined, new_id, kept, params), diameter
+    return _finished(joined, new_id, kept, params), diameter, unsure
 
 
 def _count(part: tuple[slice, slice], params: SegmentParams, zoom: float) -> int:

@@ -247,3 +247,11 @@ def encode(
             done, done + per_plane * (len(keys) - number - 1), f"Plane {number + 1} of {len(keys)}"
         )
     return replace(found, maps=maps, norms=norms, zoom=zooms, doubted=frozenset(doubted))
+
+
+def said_of_doubt(doubted: int, planes: int) -> tuple[str, ...]:
+    """Return a sentence where the network was unsure of some planes, and looked at mirror images."""
+    if not doubted:
+        return ()
+    where = "this image" if planes == 1 else f"{doubted} of {planes} planes"
+    return (f"The model is unsure of {where}: it looked at mirror images, too.",)

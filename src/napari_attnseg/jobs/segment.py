@@ -18,7 +18,7 @@ from napari_attnseg.errors import ModelError
 from napari_attnseg.jobs.bigimage import segment_big
 from napari_attnseg.jobs.classic import segment_classic
 from napari_attnseg.jobs.collect import Collector
-from napari_attnseg.jobs.encode import encode
+from napari_attnseg.jobs.encode import encode, said_of_doubt
 from napari_attnseg.jobs.planes import BLOCK
 from napari_attnseg.records import DenseMaps, Encoded, Segmentation
 
@@ -103,17 +103,8 @@ def assemble(
         version=__version__,
         seconds=seconds + time.perf_counter() - start,
         diameter=float(np.median(diameters)) if diameters else 0.0,
-        notes=_doubt_of(encoded),
+        notes=said_of_doubt(len(encoded.doubted), len(encoded.maps)),
     )
-
-
-def _doubt_of(encoded: Encoded) -> tuple[str, ...]:
-    """Return a sentence where the network was unsure, and looked at mirror images."""
-    doubted, count = len(encoded.doubted), len(encoded.maps)
-    if not doubted:
-        return ()
-    where = "this image" if count == 1 else f"{doubted} of {count} planes"
-    return (f"The model is unsure of {where}: it looked at mirror images, too.",)
 
 
 def segment(
