@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -155,6 +157,18 @@ def test_how_sure_an_object_is():
     assert labels[y, x] == 1
     with pytest.raises(InputError, match="Label 8"):
         objects.object_assignment(found, labels, 8)
+
+
+def test_a_runner_up_without_a_label_is_not_the_background():
+    labels, maps = scene(wild=0.3)
+    found = objects.assignment(tape_of(maps))
+    own = objects.object_assignment(found, labels, 1).seed + 1
+    found = replace(found, labels=np.where(labels == 1, own, found.labels))  # no other seed won there
+    before = dict(objects.object_assignment(found, labels, 1).runner_ups)
+    after = dict(objects.object_assignment(found, np.where(labels == 2, 0, labels), 1).runner_ups)
+    assert after[objects.DROPPED] == before[2] > 0
+    assert after.get(0) == before.get(0)
+    assert 2 not in after
 
 
 def test_a_tape_without_a_readout_says_so():

@@ -9,6 +9,7 @@ import numpy as np
 from napari_attnseg._napari.question import weighs
 from napari_attnseg._napari.shown import plane_indices
 from napari_attnseg.core.attention_objects import (
+    DROPPED,
     assignment,
     mass_on,
     object_assignment,
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from napari_attnseg._napari.session import Run
     from napari_attnseg.core.attention import AttentionTape
     from napari_attnseg.records import AttentionRow
+
+_NAMES = {0: "background", DROPPED: "a seed that was dropped"}
 
 
 def labels_plane(run: Run) -> npt.NDArray[np.int32]:
@@ -102,7 +105,7 @@ def assignment_words(run: Run, tape: AttentionTape, label: int) -> str:
         return f"Object {label} has no seed of its own: it was drawn or changed by hand."
     sy, sx = (round(float(p)) for p in made.seeds[found.seed])
     rivals = ", ".join(
-        f"{'background' if other == 0 else f'object {other}'} ({share:.0%} of the pixels)"
+        f"{_NAMES.get(other, f'object {other}')} ({share:.0%} of the pixels)"
         for other, share in found.runner_ups[:2]
     )
     least = f"{found.least[0]}, {found.least[1]}"

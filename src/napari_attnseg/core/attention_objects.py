@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
     Mask = npt.NDArray[np.bool_]
 
+DROPPED = -1  # stands for a seed that made no label: the object was dropped, or erased by hand
+
 
 def object_row(
     tape: AttentionTape, block: str, mask: Mask, head: str = "mean", value: bool = False
@@ -185,7 +187,8 @@ class ObjectAssignment:
     least : tuple of int
         (y, x) of the pixel with the smallest margin, and that margin in ``least_margin``.
     runner_ups : tuple of (int, float)
-        Labels that came second (0: the background) and for which share of the pixels, most first.
+        Labels that came second (0: the background, :data:`DROPPED`: seeds without a label) and for which
+        share of the pixels, most first.
     """
 
     seed: int
@@ -217,10 +220,10 @@ def object_assignment(found: Assignment, labels: npt.NDArray[np.int32], label: i
     least = np.unravel_index(int(margin.argmin()), margin.shape)
     weight = np.where(found.labels == own + 1, found.weight, 0)[mine] if own >= 0 else np.zeros(count)
     second = found.runner_up[mine]
-    names = np.concatenate([[0], seed_labels(found, labels)])
-    rivals = names[second[second >= 0]]
-    tally = np.bincount(rivals, minlength=1) / count
-    order = [int(i) for i in np.argsort(-tally, kind="stable") if tally[i] > 0]
+    given = seed_labels(found, labels)
+    names = np.concatenate([[0], np.where(given > 0, given, DROPPED)])
+    rivals, pixels = np.unique(names[second[second >= 0]], return_counts=True)
+    order = np.argsort(-pixels, kind="stable")
     return ObjectAssignment(
         own,
         count,
@@ -228,5 +231,5 @@ def object_assignment(found: Assignment, labels: npt.NDArray[np.int32], label: i
         float(found.margin[mine].mean()),
         (int(least[0]) + y, int(least[1]) + x),
         float(margin[least]),
-        tuple((i, float(tally[i])) for i in order),
+        tuple((int(rivals[i]), float(pixels[i] / count)) for i in order),
     )
