@@ -102,6 +102,35 @@ def test_missing_planes_channels_and_fields_are_refused():
         read_plane(source, PlaneKey((0,)), (slice(25, 30), slice(0, 5)))
 
 
+class Broken:
+    """An array on a disk that is gone."""
+
+    shape, dtype, ndim = (3, 20, 30), np.dtype(np.uint8), 3
+
+    def __init__(self, err):
+        self.err = err
+
+    def __getitem__(self, index):
+        raise self.err
+
+
+@pytest.mark.parametrize(
+    "err", [RuntimeError("no such\nchunk"), OSError(5, "Input/output error"), KeyError()]
+)
+def test_samples_that_cannot_be_read_are_one_sentence(err):
+    with pytest.raises(InputError, match="'cells' could not be read") as caught:
+        read_plane(source_of(Broken(err), "cells"), PlaneKey((1,)))
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+
+
+def test_errors_that_are_clear_already_pass():
+    for err in (InputError("Damaged."), MemoryError()):
+        with pytest.raises(type(err)) as caught:
+            read_plane(source_of(Broken(err)), PlaneKey((1,)))
+        assert caught.value is err
+
+
 def test_clip_field_cuts_to_the_plane():
     source = source_of(np.zeros((20, 30)))
     assert clip_field(source, (slice(5, 99), slice(None, 4))) == (slice(5, 20), slice(0, 4))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Command = Callable[..., Any]
 
 FILE = click.Path(path_type=Path)
+FILES = click.Path(path_type=Path, readable=False)  # one that cannot be read fails when its turn comes
 
 
 def params_options(names: Iterable[str] | None = None) -> Callable[[Command], Command]:
@@ -99,13 +100,13 @@ def check_files(files: Sequence[Path]) -> list[Path]:
     Upper and lower case count as the same: many disks do not tell them apart, and one result would be lost.
     One of several that is missing or of an unknown type fails when its turn comes: the rest is written.
     """
-    from napari_attnseg.store.images import check_path
+    from napari_attnseg.store.images import check_path, stem_of
 
     if len(files) == 1:
         check_path(files[0])
     seen: dict[str, Path] = {}
     for path in files:
-        stem = path.stem.casefold()
+        stem = stem_of(path).casefold()
         if stem in seen:
             raise InputError(
                 f"'{seen[stem]}' and '{path}' would be written to files of the same name.",
@@ -117,16 +118,12 @@ def check_files(files: Sequence[Path]) -> list[Path]:
 
 def check_out(out: Path, inputs: Iterable[Path] = (), outputs: Iterable[Path] = ()) -> None:
     """Raise ``StoreError`` where ``out`` cannot be a folder, or an output would replace an input."""
-    place = out
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if not place.is_dir():
-        raise StoreError(f"'{place}' is a file, not a folder.", "Choose another --out.")
-    if not os.access(place, os.W_OK):
-        raise StoreError(f"The folder '{place}' cannot be written.", "Choose another --out.")
-    taken = {path.resolve() for path in inputs}
+    from napari_attnseg.store.images import check_folder
+
+    check_folder(out, "Choose another --out.")
+    taken = {os.path.realpath(path) for path in inputs}
     for path in outputs:
-        if path.resolve() in taken:
+        if os.path.realpath(path) in taken:
             raise StoreError(f"'{path}' is an input and would be replaced.", "Choose another --out.")
 
 

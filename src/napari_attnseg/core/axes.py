@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_attnseg.errors import InputError
+from napari_attnseg.errors import AttnSegError, InputError
 from napari_attnseg.records import ImageSource, PlaneKey
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def read_plane(
     Raises
     ------
     InputError
-        A plane, field or channel that is not there.
+        A plane, field or channel that is not there, or samples that cannot be read.
     """
     _check_key(source, key, channel)
     y, x = clip_field(source, field)
@@ -138,10 +138,28 @@ def read_plane(
     if source.rgb:
         index.append(slice(0, 3) if channel is None else int(channel))
         kept += "" if channel is not None else "C"
-    plane = np.asarray(source.data[tuple(index)])
+    plane = _samples(source, tuple(index))
     order = [kept.index(axis) for axis in "YXC" if axis in kept]
     plane = plane.transpose(order)
     return plane[..., 0] if plane.ndim == 3 and plane.shape[-1] == 1 else plane
+
+
+def _samples(source: ImageSource, index: tuple[int | slice, ...]) -> npt.NDArray[np.generic]:
+    try:
+        return np.asarray(source.data[index])
+    except (AttnSegError, MemoryError):
+        raise
+    except Exception as err:  # what lies behind a lazy array raises anything
+        raise InputError(
+            f"A part of '{source.name}' could not be read ({reason(err)}).",
+            "The file behind it may be damaged or gone.",
+        ) from err
+
+
+def reason(err: BaseException) -> str:
+    """Return what an error says, in one line without a full stop."""
+    text = getattr(err, "strerror", None) or str(err).strip().partition("\n")[0] or type(err).__name__
+    return str(text)[:160].rstrip(".")
 
 
 def _check_key(source: ImageSource, key: PlaneKey, channel: int | None) -> None:

@@ -2,37 +2,61 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
+import stat
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_attnseg.core.axes import check, guess_axes, looks_rgb
-from napari_attnseg.errors import InputError, StoreError
-from napari_attnseg.records import ImageSource
+from napari_attnseg.core.axes import check, reason
+from napari_attnseg.errors import AttnSegError, InputError, StoreError
+from napari_attnseg.store.readers import read_pillow, read_tiff, read_zarr
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     import numpy.typing as npt
 
-TIFF, PILLOW, ZARR = (".tif", ".tiff"), (".png", ".jpg", ".jpeg"), (".zarr",)
-_LOG = logging.getLogger(__name__)
-SUFFIXES = (*TIFF, *PILLOW, *ZARR)
-EAGER_BYTES = 64 * 2**20  # smaller TIFFs are read at once, larger ones stay on disk
+    from napari_attnseg.records import ImageSource
+
+TIFF, JPEG, ZARR = (".tif", ".tiff"), (".jpg", ".jpeg"), (".zarr",)
+SUFFIXES = (*TIFF, ".png", *JPEG, *ZARR)
+
+
+def is_zarr(path: Path) -> bool:
+    """Tell whether a path is zarr by its name, or a folder of zarr such as one array inside a .zarr."""
+    marks = ("zarr.json", ".zarray", ".zgroup")
+    return path.suffix.lower() in ZARR or any(os.path.isfile(path / mark) for mark in marks)
+
+
+def stem_of(path: Path) -> str:
+    """Return the name of an image without its type: "cells" of cells.tif, "plate_a_0" of plate.zarr/a/0."""
+    if path.suffix.lower() in SUFFIXES:
+        return path.stem
+    root = next((folder for folder in path.parents if folder.suffix.lower() in ZARR), None)
+    if root is not None and is_zarr(path):
+        return "_".join((root.stem, *path.relative_to(root).parts))
+    return path.stem
 
 
 def check_path(path: Path) -> None:
     """Raise ``InputError`` unless ``path`` exists and has a readable file type."""
-    if not path.exists():
-        raise InputError(f"There is no file '{path}'.", "Check the spelling and the folder.")
-    if path.is_dir() and path.suffix.lower() not in ZARR:
-        raise InputError(f"'{path}' is a folder.", f"Name its images, such as '{path / '*.tif'}'.")
-    if path.suffix.lower() not in SUFFIXES:
+    try:
+        folder = stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError) as err:
+        raise InputError(f"There is no file '{path}'.", "Check the spelling and the folder.") from err
+    except (OSError, ValueError) as err:
+        raise InputError(
+            f"'{path}' cannot be opened ({reason(err)}).", "Check the path and the rights of its folders."
+        ) from err
+    if folder:
+        if not is_zarr(path):
+            raise InputError(f"'{path}' is a folder.", f"Name its images, such as '{path / '*.tif'}'.")
+    elif path.suffix.lower() not in SUFFIXES:
         kind = f"files of type '{path.suffix}'" if path.suffix else "files without a type"
         raise InputError(f"'{path}': {kind} cannot be read.", "Use TIFF, PNG, JPEG or zarr.")
 
@@ -45,191 +69,60 @@ def read_image(path: Path, *, labels: bool = False) -> ImageSource:
     path : Path
         TIFF (any number of axes, OME and ImageJ metadata), PNG, JPEG or zarr (array or OME-Zarr).
     labels : bool
-        Take the numbers of a PNG with a palette, not their colours.
+        Take the numbers of a palette, not its colours, and refuse JPEG, which changes numbers.
 
     Raises
     ------
     InputError
-        Missing, of an unknown type, damaged, empty, or with samples that are no numbers.
+        Missing, of an unknown type, damaged, empty, or with samples that are no numbers.  What is read later
+        raises it then.
     """
     check_path(path)
     suffix = path.suffix.lower()
-    reader = _read_tiff if suffix in TIFF else _read_zarr
+    if labels and suffix in JPEG:
+        raise InputError(
+            f"'{path}' is a JPEG, which does not keep the numbers of labels.", "Save labels as TIFF or PNG."
+        )
     try:
-        source = _read_pillow(path, palette=not labels) if suffix in PILLOW else reader(path)
-    except InputError:
-        raise
+        with _readable(path):
+            if is_zarr(path):
+                source = read_zarr(path)
+            else:
+                source = (read_tiff if suffix in TIFF else read_pillow)(path, palette=not labels)
     except MemoryError as err:
         raise InputError(f"'{path}' does not fit into memory.", "Convert it to zarr.") from err
-    except Exception as err:  # decoders raise anything: all of it means "not readable"
-        raise InputError(
-            f"'{path}' could not be read ({_short(err)}).",
-            "The file may be damaged or of another type than its name says.",
-        ) from err
     check(source)
-    return source
+    data = source.data if isinstance(source.data, np.ndarray) else OnDisk(path, source.data)
+    return replace(source, data=data, name=stem_of(path))
 
 
-def _source(
-    path: Path, data: Any, axes: str, rgb: bool, scale: tuple[float, ...] = (), units: tuple[str, ...] = ()
-) -> ImageSource:
-    return ImageSource(
-        data, axes, rgb, path.stem, scale or (1.0,) * len(axes), units or ("pixel",) * len(axes)
-    )
+class OnDisk:
+    """Samples that are read where they are indexed; what cannot be read is an ``InputError`` then."""
 
-
-# --- TIFF -----------------------------------------------------------------------------------------
-
-
-def _read_tiff(path: Path) -> ImageSource:
-    import tifffile
-
-    with tifffile.TiffFile(path) as tif:
-        if not tif.series:
-            raise InputError(f"'{path}' holds no image.", "Choose another file.")
-        if len(tif.series) > 1:
-            _LOG.warning("'%s' holds %d images of different kinds: the first is read.", path, len(tif.series))
-        series = tif.series[0]
-        axes, rgb = _tiff_axes(series.axes, series.shape)
-        data = _tiff_data(path, series)
-    return _source(path, data, axes, rgb)
-
-
-class LazyTiff:
-    """A TIFF that is read where it is indexed; the file is open only while it is read."""
-
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.path, self.shape, self.dtype, self.ndim = path, shape, dtype, len(shape)
+    def __init__(self, path: Path, data: Any) -> None:
+        self._path, self._data = path, data
+        self.shape, self.dtype, self.ndim = data.shape, data.dtype, data.ndim
 
     def __getitem__(self, index: Any) -> npt.NDArray[np.generic]:
-        import tifffile
-        import zarr
+        with _readable(self._path):
+            return np.asarray(self._data[index])
 
-        with tifffile.TiffFile(self.path) as tif, tif.series[0].aszarr(level=0) as store:
-            return np.asarray(zarr.open_array(store, mode="r")[index])
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return np.asarray(self[...], dtype=dtype)
 
 
-def _tiff_data(path: Path, series: Any) -> Any:
-    import tifffile
-
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        if series.nbytes <= EAGER_BYTES:
-            return series.asarray()
-        if series.dataoffset is not None:
-            return tifffile.memmap(path, series=0, mode="r")
-        lazy = LazyTiff(path, tuple(series.shape), series.dtype)
-        lazy[(0,) * lazy.ndim]  # shows now whether it can be decoded
-    except ValueError as err:  # a compression that needs the optional package imagecodecs
-        if "imagecodecs" not in str(err):
-            raise
-        return _compressed(path, series)
-    return lazy
-
-
-def _compressed(path: Path, series: Any) -> npt.NDArray[np.generic]:
-    """Read the pages through Pillow, which knows the common compressions."""
-    from PIL import Image, ImageSequence
-
-    try:
-        with Image.open(path) as image:
-            pages = [np.asarray(page) for page in ImageSequence.Iterator(image)]
-        data = np.stack(pages) if len(pages) > 1 else pages[0]
-        if data.shape != tuple(series.shape) or data.dtype != series.dtype:
-            raise OSError("Pillow reads another shape or type")
-    except OSError as pillow_err:
+        yield
+    except (AttnSegError, MemoryError):
+        raise
+    except Exception as err:  # decoders raise anything: all of it means "not readable"
+        hint = "The file may be damaged or of another type than its name says."
         raise InputError(
-            f"'{path}' is compressed in a way that needs one more package.",
-            "Install it with 'pip install imagecodecs'.",
-        ) from pillow_err
-    return data
-
-
-def _tiff_axes(letters: str, shape: tuple[int, ...]) -> tuple[str, bool]:
-    """Translate tifffile's axes: S (samples) becomes colour or C, Q and I (nameless) Z or T."""
-    if len(letters) != len(shape):
-        return guess_axes(shape)
-    if set(letters[:-2]) <= set("QI") and letters[-2:] == "YX" and looks_rgb(shape):
-        return guess_axes(shape)  # (Y, X, 3) saved without saying that it is colour
-    rgb = letters.endswith("S") and shape[-1] in (3, 4)
-    out = list(letters[:-1] if rgb else letters)
-    for place in reversed(range(len(out))):
-        if out[place] == "S":
-            out[place] = "C" if "C" not in out else "W"
-        elif out[place] in "QI":
-            out[place] = next(a for a in "ZTPVWUR" if a not in out)
-    if "Y" not in out or "X" not in out:
-        return guess_axes(shape)
-    return "".join(out), rgb
-
-
-# --- PNG, JPEG ------------------------------------------------------------------------------------
-
-
-def _read_pillow(path: Path, *, palette: bool = True) -> ImageSource:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        opened = Image.open(path)
-    except UnidentifiedImageError as err:  # its text would name the file a second time
-        raise OSError("not a PNG or JPEG file") from err
-    with opened as image:
-        if image.mode in ("PA", "CMYK", "YCbCr", "LAB", "HSV") or (image.mode == "P" and palette):
-            image = image.convert("RGBA" if "transparency" in image.info else "RGB")  # type: ignore[assignment]
-        data = np.asarray(image)
-    if data.ndim == 3 and data.shape[-1] == 2:  # grey and alpha
-        data = data[..., 0]
-    return _source(path, data, "YX", data.ndim == 3)
-
-
-# --- zarr -----------------------------------------------------------------------------------------
-
-
-def _read_zarr(path: Path) -> ImageSource:
-    import zarr
-
-    try:
-        opened = zarr.open(str(path), mode="r")
-    except FileNotFoundError as err:
-        raise InputError(f"'{path}' holds no zarr array.", "Give a zarr array or an OME-Zarr image.") from err
-    if isinstance(opened, zarr.Array):
-        return _zarr_array(path, opened)
-    attrs: Mapping[str, Any] = dict(opened.attrs)
-    scales = attrs.get("ome", attrs).get("multiscales")
-    if scales:
-        return _ome_zarr(path, opened, scales[0])
-    arrays = [item for _, item in opened.arrays()]
-    if len(arrays) != 1:
-        raise InputError(
-            f"'{path}' holds {len(arrays)} arrays and does not say which is the image.",
-            "Give the path of one array, or an OME-Zarr image.",
-        )
-    return _zarr_array(path, arrays[0])
-
-
-def _zarr_array(path: Path, array: Any) -> ImageSource:
-    names = getattr(array.metadata, "dimension_names", None) or ()
-    letters = "".join(str(n or "?")[:1].upper() for n in names)
-    if len(letters) == array.ndim and len(set(letters)) == len(letters) and {"Y", "X"} <= set(letters):
-        return _source(path, array, letters, False)
-    return _source(path, array, *guess_axes(array.shape))
-
-
-def _ome_zarr(path: Path, group: Any, scales: Mapping[str, Any]) -> ImageSource:
-    level = scales["datasets"][0]
-    array = group[level["path"]]
-    named = scales.get("axes") or "tczyx"[-array.ndim :]
-    names = [a if isinstance(a, str) else a["name"] for a in named]
-    axes = "".join(n[:1].upper() for n in names)
-    units = tuple("pixel" if isinstance(a, str) else a.get("unit", "pixel") for a in named)
-    scale = next(
-        (
-            tuple(float(v) for v in t["scale"])
-            for t in level.get("coordinateTransformations", ())
-            if t.get("type") == "scale"
-        ),
-        (),
-    )
-    return _source(path, array, axes, False, scale, units)
+            f"'{path}' could not be read ({reason(err)}).",
+            "Check the rights of the file." if isinstance(err, PermissionError) else hint,
+        ) from err
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -313,7 +206,9 @@ def replacing(path: Path) -> Iterator[Path]:
     On any failure the temporary file or folder is removed, and the folders that were made for it; an
     ``OSError`` becomes a ``StoreError``.
     """
-    made = [folder for folder in path.parents if not folder.exists()]
+    if path.suffix != ".zarr" and os.path.isdir(path):  # said before anything is written, also of several
+        raise StoreError(f"'{path}' is a folder.", "Rename it, or choose another folder for the results.")
+    made = [folder for folder in path.parents if not os.path.exists(folder)]
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         make_folder(path.parent)
@@ -327,7 +222,7 @@ def replacing(path: Path) -> Iterator[Path]:
             part.replace(path)
     except OSError as err:
         raise StoreError(
-            f"'{path}' could not be written ({_short(err)}).",
+            f"'{path}' could not be written ({reason(err)}).",
             "Check the free space and the rights of the folder.",
         ) from err
     finally:
@@ -343,21 +238,36 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise StoreError(
-            f"The folder '{folder}' could not be made ({_short(err)}).", "Choose another folder."
+            f"The folder '{folder}' could not be made ({reason(err)}).", "Choose another folder."
         ) from err
 
 
+def check_folder(folder: Path, hint: str) -> None:
+    """Raise ``StoreError`` unless ``folder`` can be written, or made where it is not there yet."""
+    try:
+        place = next(part for part in (folder, *folder.parents) if _is_there(part))
+        if not place.is_dir():
+            raise StoreError(f"'{place}' is a file, not a folder.", hint)
+    except OSError as err:
+        raise StoreError(f"The folder '{folder}' cannot be used ({reason(err)}).", hint) from err
+    if not os.access(place, os.W_OK):
+        raise StoreError(f"The folder '{place}' cannot be written.", hint)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return path == path.parent or path.is_symlink()  # a link to nowhere is in the way
+    return True
+
+
 def _discard(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
+    if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path, ignore_errors=True)
     else:
         with suppress(OSError):  # what cannot be removed must not hide the first error
             path.unlink(missing_ok=True)
-
-
-def _short(err: BaseException) -> str:
-    text = getattr(err, "strerror", None) or str(err).strip().partition("\n")[0] or type(err).__name__
-    return str(text)[:160].rstrip(".")
 
 
 # --- folders --------------------------------------------------------------------------------------
@@ -371,15 +281,21 @@ def images_in(folder: Path) -> dict[str, Path]:
     InputError
         No such folder, a file in its place, or two files of one stem.
     """
-    if not folder.is_dir():
-        if folder.exists():
-            raise InputError(f"'{folder}' is a file, not a folder.", "Name the folder that it lies in.")
-        raise InputError(f"There is no folder '{folder}'.", "Check the spelling.")
+    try:
+        paths = sorted(folder.iterdir())
+    except FileNotFoundError as err:
+        raise InputError(f"There is no folder '{folder}'.", "Check the spelling.") from err
+    except NotADirectoryError as err:
+        raise InputError(f"'{folder}' is a file, not a folder.", "Name the folder that it lies in.") from err
+    except OSError as err:
+        raise InputError(
+            f"The folder '{folder}' cannot be opened ({reason(err)}).", "Check the path and its rights."
+        ) from err
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+    for path in paths:
         if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
             continue
-        if path.is_dir() and path.suffix.lower() not in ZARR:
+        if os.path.isdir(path) and path.suffix.lower() not in ZARR:
             continue
         if path.stem in found:
             raise InputError(

@@ -18,6 +18,7 @@ from napari_attnseg.errors import CheckpointError, InputError, StoreError, Unkno
 from napari_attnseg.records import SCHEMA_VERSION, ModelCard
 from napari_attnseg.registry import did_you_mean
 from napari_attnseg.store.files import write_atomic
+from napari_attnseg.store.images import check_folder
 
 _AGAIN = "Copy the model folder again."
 _KINDS: dict[str, Any] = {
@@ -123,10 +124,23 @@ def _is_size(value: object) -> bool:
 def _folders() -> dict[str, tuple[Path, bool]]:
     found: dict[str, tuple[Path, bool]] = {}
     for root, shipped in ((models_folder(), False), (_SHIPPED, True)):  # shipped names win
-        if root.is_dir():
-            for card in sorted(root.glob("[!.]*/card.json")):
-                found[card.parent.name] = (card.parent, shipped)
+        for card in _inside(root, "[!.]*/card.json"):
+            found[card.parent.name] = (card.parent, shipped)
     return found
+
+
+def _inside(root: Path, pattern: str) -> list[Path]:
+    """Return what lies in a folder, sorted; nothing where the folder is not there yet."""
+    try:
+        root.stat()
+        return sorted(root.glob(pattern))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as err:
+        raise StoreError(
+            f"The folder '{root}' cannot be opened ({err.strerror or err}).",
+            "Set NAPARI_ATTNSEG_HOME to a folder that can be read.",
+        ) from err
 
 
 def find(name: str) -> StoredModel:
@@ -171,7 +185,7 @@ def exists(name: str) -> bool:
 
     Names that differ in capitals only count as one: on some systems they are.
     """
-    own = [path.name for path in models_folder().iterdir()] if models_folder().is_dir() else []
+    own = [path.name for path in _inside(models_folder(), "*")]
     return name.lower() in {taken.lower() for taken in (*own, *_folders())}
 
 
@@ -252,11 +266,10 @@ def _write_card(card: ModelCard) -> None:
 def check_home() -> None:
     """Raise ``StoreError`` where no model or run can be stored, before time is spent on one."""
     for folder in (models_folder(), home()):
-        place = folder
-        while not place.exists() and place != place.parent:
-            place = place.parent
-        if not place.is_dir() or not os.access(place, os.W_OK):
+        try:
+            check_folder(folder, "")
+        except StoreError as err:
             raise StoreError(
                 f"Nothing can be stored in '{folder}'.",
                 "Set NAPARI_ATTNSEG_HOME to a folder that can be written.",
-            )
+            ) from err
