@@ -330,7 +330,7 @@ def test_ctrl_c_tells_that_a_training_can_go_on(pairs, tmp_path, capsys, monkeyp
     def train_model(samples, params, started=None):
         yield TrainStep(1, 2, 1.0, 0.1)
         if learnt:
-            write_atomic(tmp_path / "home" / "runs" / "mine" / "last.safetensors", b"weights")
+            write_atomic(tmp_path / "home" / "trainings" / "mine" / "last.safetensors", b"weights")
         raise KeyboardInterrupt
 
     monkeypatch.setenv("NAPARI_ATTNSEG_HOME", str(tmp_path / "home"))

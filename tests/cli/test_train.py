@@ -147,6 +147,21 @@ def test_a_run_folder_is_carried_out(given, capsys):
     assert "--resume" in capsys.readouterr().err
 
 
+def test_a_paused_run_says_that_it_waits(monkeypatch, capsys):
+    folder = new_run(steps=1)
+
+    def train_model(samples, params, **more):
+        runs.pause(folder)
+        yield TrainStep(1, 1, 0.5, 0.1)
+
+    monkeypatch.setattr("napari_attnseg.engine.train_model", train_model)
+    monkeypatch.setattr("napari_attnseg.jobs.finetune.time.sleep", lambda seconds: runs.unpause(folder))
+    assert call("train", "--run", folder) == 0
+    captured = capsys.readouterr()
+    assert captured.err.splitlines() == ["Paused", "Learning"]
+    assert captured.out == "The model 'mine' is ready.\n"
+
+
 def test_a_damaged_run_says_so_in_one_sentence(capsys):
     folder = new_run(steps=2)
     (folder / "last.safetensors").write_bytes(b"rubbish")

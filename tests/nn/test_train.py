@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +19,7 @@ from napari_attnseg.nn.model import AttnSegNet
 from napari_attnseg.nn.train import Recipe, train_steps
 from napari_attnseg.params import TrainParams
 from napari_attnseg.records import Sample
-from napari_attnseg.store import models
+from napari_attnseg.store import models, runs
 
 
 @pytest.fixture
@@ -177,11 +178,65 @@ def test_an_interrupted_run_keeps_every_step(home) -> None:
     run = train_and_store([sample()], first, None)
     assert [next(run).step for _ in range(3)] == [1, 2, 3]
     run.close()
-    assert (home / "runs" / "mine" / "last.safetensors").exists()
-    with pytest.raises(CheckpointError, match="another seed: 3, not 4"):
-        next(train_and_store([sample()], first.model_copy(update={"seed": 4, "resume": True}), None))
+    assert (home / "trainings" / "mine" / "last.safetensors").exists()
     rest = list(train_and_store([sample()], first.model_copy(update={"resume": True}), None))
     assert [s.step for s in rest] == [4]
+
+
+@pytest.mark.parametrize(
+    ("change", "labels", "words"),
+    [
+        ({"seed": 4}, 0, "had another seed: 3, not 4"),
+        ({"steps": 5}, 0, "had another number of steps: 4, not 5"),
+        ({"steps": None, "minutes": 1.0}, 0, "had another number of steps: 4, not None"),
+        ({}, 1, "learnt from other images or labels"),
+    ],
+)
+def test_a_resume_of_something_else_is_refused(home, change, labels, words) -> None:
+    first = TrainParams(name="mine", start="scratch", steps=4, seed=3, device="cpu")
+    run = train_and_store([sample()], first, None)
+    next(run)
+    run.close()
+    again = first.model_copy(update={"resume": True, **change})
+    given = sample()
+    given.labels[given.labels == 1] *= 1 - labels
+    with pytest.raises(CheckpointError, match=words):
+        next(train_and_store([given], again, None))
+
+
+def test_what_is_known_belongs_to_the_fingerprint() -> None:
+    given, less = sample(), sample()
+    less.known[0, 0] = False
+    assert train.fingerprint([given]) == train.fingerprint([sample()]) != train.fingerprint([less])
+    assert train.fingerprint([given, less]) != train.fingerprint([less, given])
+
+
+def test_a_training_and_a_run_of_the_window_of_one_name_keep_apart(home) -> None:
+    params = TrainParams(name="mine", start="scratch", steps=2, device="cpu")
+    run = runs.create_run(params, [sample()])
+    (run / "last.safetensors").write_bytes(b"learnt in the window")
+    run_training("mine")
+    assert models.exists("mine")
+    assert not (home / "trainings" / "mine").exists()
+    assert sorted(p.name for p in run.iterdir()) == ["last.safetensors", "request.json", "samples"]
+
+
+def test_an_interrupted_training_leaves_its_name_to_the_window(home) -> None:
+    params = TrainParams(name="mine", start="scratch", steps=2, device="cpu")
+    training = train_and_store([sample()], params, None)
+    next(training)
+    training.close()
+    runs.create_run(params, [sample()])
+    assert (home / "trainings" / "mine" / "last.safetensors").exists()
+
+
+def test_nothing_untrained_is_stored_when_start_up_took_all_the_time(home) -> None:
+    params = TrainParams(name="mine", start="scratch", minutes=0.5, device="cpu")
+    with pytest.raises(TrainingDataError, match="0.5 min, was over before the first step") as caught:
+        list(train_and_store([sample()], params, None, started=time.monotonic() - 31))
+    assert caught.value.hint
+    assert not models.exists("mine")
+    assert not list(home.rglob("*.safetensors"))
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path) -> None:
@@ -216,7 +271,7 @@ def test_a_trained_model_is_stored_with_its_card(home) -> None:
     assert stored.card.blocks == ("global16a", "local8", "readout")
     assert stored.card.training["steps"] == 2
     assert not list((home / "models").glob(".*"))
-    assert not (home / "runs" / "mine").exists()
+    assert not (home / "trainings" / "mine").exists()
     with pytest.raises(StoreError, match="exists already"):
         run_training("mine")
 

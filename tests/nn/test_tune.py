@@ -421,9 +421,15 @@ def test_same_steps_and_seed_give_the_same_weights_also_across_a_resume(tier, ho
         if isinstance(event, TrainStep) and event.step == 3:
             job.close()
             break
-    assert (home / "runs" / "cut" / "last.safetensors").exists()
+    assert (home / "trainings" / "cut" / "last.safetensors").exists()
     assert not (home / "models" / "cut").exists()
     again = params("cut", tier=tier, steps=6, seed=3, resume=True)
+    with pytest.raises(CheckpointError, match="another number of steps: 6, not 8"):
+        list(train_and_store([corrected()], again.model_copy(update={"steps": 8}), models.find("tiny")))
+    other = corrected()
+    other.labels[other.labels > 0] += 1
+    with pytest.raises(CheckpointError, match="other images or labels"):
+        list(train_and_store([other], again, models.find("tiny")))
     rest = list(train_and_store([corrected()], again, models.find("tiny")))
     assert [e.step for e in rest if isinstance(e, TrainStep)] == [4, 5, 6]
     for name, value in weights("whole").items():
@@ -549,7 +555,7 @@ def test_an_error_that_is_not_memory_is_not_hidden(monkeypatch):
 
 
 def test_a_damaged_checkpoint_is_named(home):
-    folder = home / "runs" / "new"
+    folder = home / "trainings" / "new"
     folder.mkdir(parents=True)
     for data in (b"", b"not a checkpoint", (home / "models/tiny/weights.safetensors").read_bytes()):
         (folder / "last.safetensors").write_bytes(data)
@@ -860,7 +866,7 @@ def same_weights(name: str, other: str) -> None:
 
 def test_a_run_goes_on_where_there_are_fewer_ways_to_learn(home):
     """It ended on a GPU's last rung, the processor, which a machine without one does not have."""
-    values, path = {"steps": 3, "seed": 3}, home / "runs" / "cut" / "last.safetensors"
+    values, path = {"steps": 3, "seed": 3}, home / "trainings" / "cut" / "last.safetensors"
     job = train_and_store(fields(), params("cut", **values), models.find("tiny"))
     next(e for e in job if isinstance(e, TrainStep))
     job.close()

@@ -37,7 +37,7 @@ def doctor_command(as_json: bool) -> None:
 
 def examine() -> dict[str, Any]:
     """Return what a bug report needs; no part of it stops the others."""
-    from napari_attnseg.store.models import home, list_models
+    from napari_attnseg.store.models import list_models, models_folder
 
     try:
         devices = door.devices()
@@ -51,7 +51,7 @@ def examine() -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "devices": devices,
         "screen": _screen(),
-        "models folder": str(home()),
+        "models folder": str(models_folder()),
         "models": [card.id for card in list_models()] or ["none"],
     }
 

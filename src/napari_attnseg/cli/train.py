@@ -79,7 +79,7 @@ def train_command(as_json: bool, run: Path | None, resume: bool, **values: Any) 
 def _train_folders(given: dict[str, Any], resume: bool, as_json: bool) -> None:
     from napari_attnseg.core.classes import check_names
     from napari_attnseg.jobs.train import train_folders
-    from napari_attnseg.store.runs import runs_folder
+    from napari_attnseg.store.runs import trainings_folder
 
     if "steps" in given and "minutes" in given:
         raise InputError("Both --steps and --minutes are given.", "Give one of them.")
@@ -96,7 +96,7 @@ def _train_folders(given: dict[str, Any], resume: bool, as_json: bool) -> None:
     params = checked(TrainParams, **options)
     if params.start == "scratch" and params.steps is None and params.minutes is None:
         params = params.model_copy(update={"minutes": MINUTES})
-    with _kept_is_said(runs_folder() / params.name):
+    with _kept_is_said(trainings_folder() / params.name):
         planes, last, outcome = _drive(train_folders(images, labels, params, masks), as_json)
     result = {
         "name": params.name,
@@ -181,6 +181,8 @@ def _drive(job: Generator[Said, None, Any], as_json: bool) -> tuple[Any, TrainSt
             elif isinstance(said, TrainEvent) and said.kind == "note":
                 say(str(said.data["text"]))
             elif not as_json or isinstance(said, Progress):
+                if isinstance(said, TrainEvent) and said.kind == "phase":
+                    say(str(said.data["note"]))
                 line(said)
 
         result = drive(job, on_step)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,7 @@ def tune_run(run: Path, *, resume: bool = False) -> Generator[TrainEvent | Train
     with take(run / "lock"):
         if not resume:
             _check_new(run)
+        _forget_old_wishes(run)
         runs.append_progress(run, {"kind": "start", "pid": os.getpid(), "resume": resume})
         try:
             end = yield from _guarded(run, request, resume)
@@ -72,6 +74,18 @@ def _check_new(run: Path) -> None:
         raise StoreError(
             f"The run '{run.name}' was started before.", "Go on with --resume, or make a run of another name."
         )
+
+
+def _forget_old_wishes(run: Path) -> None:
+    """Forget what an earlier process of the run was asked.
+
+    :mod:`napari_attnseg.jobs.child` did so before it started this process, if it did: its output goes to the
+    log of the run then, and what has been asked since is meant for it.
+    """
+    with suppress(OSError):  # no output, or no log
+        if os.path.samestat(os.fstat(1), (run / "log.txt").stat()):
+            return
+    runs.clear_wishes(run)
 
 
 def _guarded(

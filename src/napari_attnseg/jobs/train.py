@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,8 +19,10 @@ from napari_attnseg.core.labels import compact
 from napari_attnseg.errors import ModelError, TrainingDataError
 from napari_attnseg.jobs.planes import open_plane
 from napari_attnseg.records import Progress, Sample, TrainEvent, TrainStep
-from napari_attnseg.store import models
+from napari_attnseg.store import models, runs
+from napari_attnseg.store.files import not_written
 from napari_attnseg.store.images import images_in, read_image
+from napari_attnseg.store.locks import take
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -60,7 +64,7 @@ def train_folders(
     TrainingDataError
         No pairs, a pair of different shapes, an image without a mask, or no objects at all.
     StoreError
-        The name is taken, or the result could not be stored.
+        The name is taken, another process trains a model of that name, or the result could not be stored.
     """
     started = time.monotonic()
     models.check_name(params.name)
@@ -70,6 +74,34 @@ def train_folders(
         raise ModelError("Classes cannot be learnt from scratch.", "Start from 'base'.")
     if params.start != "scratch":
         models.find(params.start)  # an unknown name is said before the images are read
+    with _locked(runs.trainings_folder() / params.name):
+        samples = yield from _read(images, labels, params, masks)
+        yield from door.train_model(samples, params, started=started)
+    return len(samples)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep the folder of a training to this process; it stays where there is something to go on from."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise not_written(f"'{folder.name}' cannot be trained", err) from err
+    lock = take(folder / "lock", wait=0.0)
+    try:
+        yield
+    finally:
+        lock.close()
+        if not (folder / "last.safetensors").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # there are others
+                folder.parent.rmdir()
+
+
+def _read(
+    images: Path, labels: Path, params: TrainParams, masks: Path | None
+) -> Generator[Progress, None, list[Sample]]:
+    """Read the pairs of the two folders; return a sample for every plane."""
     samples: list[Sample] = []
     pairs = pair_by_stem(images, labels)
     mask_of = {} if masks is None else images_in(masks)
@@ -84,8 +116,7 @@ def train_folders(
     if not any(s.labels.any() for s in samples):
         what = "class" if params.task == "classes" else "object"
         raise TrainingDataError(f"The labels in '{labels}' hold no {what}.", "Draw some first.")
-    yield from door.train_model(samples, params, started=started)
-    return len(samples)
+    return samples
 
 
 def masked(samples: list[Sample], mask: Path | None, image: Path) -> list[Sample]:

@@ -22,9 +22,10 @@ from napari_attnseg.core.size import estimate_diameter
 from napari_attnseg.errors import ModelError
 from napari_attnseg.nn.augment import Prepared, prepare
 from napari_attnseg.nn.classes import class_loss, grow, head_input, parent_loss, start_rows
-from napari_attnseg.nn.course import Course, Stopped
+from napari_attnseg.nn.course import Course
 from napari_attnseg.nn.engine import TorchEngine, as_input
 from napari_attnseg.nn.judge import as_plane, glance, read_field
+from napari_attnseg.nn.limits import Stopped
 from napari_attnseg.nn.pool import Source
 from napari_attnseg.nn.tune import Tuner, build_network
 from napari_attnseg.params import THRESHOLD

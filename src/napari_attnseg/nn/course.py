@@ -13,11 +13,11 @@ from napari_attnseg.nn import device as devices
 from napari_attnseg.nn.checkpoint import read_tensors, write_tensors
 from napari_attnseg.nn.engine import TorchEngine
 from napari_attnseg.nn.judge import choose, doubt, judge, predict, rank, summary
-from napari_attnseg.nn.limits import Limits, Stand, limits_of
+from napari_attnseg.nn.limits import Limits, Stand, Stopped, limits_of
 from napari_attnseg.nn.memory import is_out_of_memory, memory_mb
 from napari_attnseg.nn.model import build_model
 from napari_attnseg.nn.pool import Source, make_source, object_share, usual_diameter
-from napari_attnseg.nn.train import same_run
+from napari_attnseg.nn.train import fingerprint, same_run
 from napari_attnseg.nn.tune import FULL, QUICK, Recipe, Rung, Tuner, build_network, rungs
 from napari_attnseg.records import TrainEvent, TrainStep
 
@@ -38,10 +38,6 @@ if TYPE_CHECKING:
 TRIAL = 3  # steps after which the length of the run is estimated
 SAVE_EVERY = 10.0  # seconds between checkpoints
 _KEPT = ("rung", "seconds", "before", "after", "best_step", "top", "stale", "seen", "turned", "closed")
-
-
-class Stopped(Exception):
-    """The run was cancelled before its first step."""
 
 
 @dataclass(slots=True)
@@ -86,6 +82,7 @@ class Course:
     preview: npt.NDArray[np.float32] | None
     started: float
     on_preview: Callable[[npt.NDArray[np.int32]], None] | None = None
+    mark: str = field(init=False)  # tells the samples apart from all others
     split: Split = field(init=False)
     held: list[Sample] = field(init=False)
     limits: Limits = field(init=False)
@@ -106,6 +103,7 @@ class Course:
     saved: float = 0.0
 
     def __post_init__(self) -> None:
+        self.mark = fingerprint(self.samples)
         self.split, corrections = self.divided()
         self.held = choose(self.split.held)
         self.limits = limits_of(self.params, corrections)
@@ -365,11 +363,13 @@ class Course:
         """Return what must be the same for a run to go on."""
         return {
             "seed": self.params.seed,
+            "number of steps": self.params.steps,
             "parent": self.parent.card.sha256,
             "tier": self.params.tier,
             **{name: getattr(self.tuner.recipe, name) for name in ("blend", "closing", "renew")},
             "recipe": [getattr(self.tier(), name) for name in ("batch", "replay", "size", "keep")],
             "images": len(self.samples),
+            "samples": self.mark,
         }
 
     def _save(self, done: bool = False) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from napari_attnseg.nn.checkpoint import save_model
 from napari_attnseg.nn.class_course import ClassCourse, make_course
 from napari_attnseg.nn.model import build_model
 from napari_attnseg.nn.pool import usual_diameter
-from napari_attnseg.nn.train import Recipe, train_steps
+from napari_attnseg.nn.train import Recipe, fingerprint, train_steps
 from napari_attnseg.records import ModelCard, TrainEvent
 from napari_attnseg.store import models, runs
 
@@ -49,12 +48,15 @@ def train_and_store(
     preview: npt.NDArray[np.float32] | None = None,
     on_preview: Callable[[npt.NDArray[np.int32]], None] | None = None,
 ) -> Iterator[TrainStep | TrainEvent]:
-    """See :func:`napari_attnseg.engine.train_model`; checkpoints lie in the run folder until the end."""
+    """See :func:`napari_attnseg.engine.train_model`.
+
+    Until the end checkpoints lie in the run folder, without one in a folder of the training's own.
+    """
     started = time.monotonic() if started is None else started
     target = models.models_folder() / params.name
     models.check_new(params.name, "Choose another name, or rename that model and resume the run.")
     _check_task(samples, params, parent)
-    folder = models.home() / "runs" / params.name if run is None else run
+    folder = runs.trainings_folder() / params.name if run is None else run
     if parent is None:
         yield from _from_scratch(samples, params, folder, target, started)
     else:
@@ -62,8 +64,11 @@ def train_and_store(
             samples, params, parent, folder, stop or (lambda: False), preview, started, on_preview
         )
         yield from _tuned(course, target, runs.run_id(run) if run is not None else "")
-    if run is None:
-        shutil.rmtree(folder, ignore_errors=True)  # the checkpoint has done its work
+    if run is None:  # the checkpoints have done their work
+        with suppress(OSError):
+            for name in ("last.safetensors", "best.safetensors"):
+                (folder / name).unlink(missing_ok=True)
+            folder.rmdir()  # unless its lock is in it
 
 
 def _check_task(samples: Sequence[Sample], params: TrainParams, parent: StoredModel | None) -> None:
@@ -197,7 +202,13 @@ def _from_scratch(
         checkpoint=run / "last.safetensors",
         resume=params.resume,
         started=started,
-        identity={"seed": params.seed, "parent": "scratch", "images": len(items)},
+        identity={
+            "seed": params.seed,
+            "parent": "scratch",
+            "number of steps": params.steps,  # it shapes the course of the learning rate
+            "images": len(items),
+            "samples": fingerprint(samples),
+        },
     )
     with closing(training):  # an interrupted run saves its state
         for last in training:

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from napari_attnseg.params import TrainParams
 
 
+class Stopped(Exception):
+    """The run was cancelled before its first step."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stand:
     """Where a run stands.

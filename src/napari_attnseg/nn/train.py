@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from dataclasses import dataclass
@@ -19,13 +20,14 @@ from napari_attnseg.nn.losses import attention_loss, dense_loss, vote_loss
 from napari_attnseg.records import TrainStep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
     from napari_attnseg.nn.attention import Kept
     from napari_attnseg.nn.model import ArticleNet, AttnSegNet
+    from napari_attnseg.records import Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +188,7 @@ def train_steps(
     Raises
     ------
     TrainingDataError
-        No image to learn from.
+        No image to learn from, or ``minutes`` were over before the first step.
     NumericalError
         The loss stopped being finite; the last checkpoint is kept.
     CheckpointError
@@ -208,7 +210,7 @@ def train_steps(
     while True:
         seconds = time.monotonic() - start
         share = step / recipe.steps if recipe.steps else seconds / (60 * (recipe.minutes or 1))
-        if share >= 1:
+        if _over(recipe, step, share):
             break
         batch = _draw(items, weights, recipe, step, share, fresh, fresh_share)
         loss, parts, rate = _step(model, ema, optim, batch, recipe, where, step, share)
@@ -226,6 +228,16 @@ def train_steps(
     save()
     model.load_state_dict(ema.state)
     model.eval()
+
+
+def _over(recipe: Recipe, step: int, share: float) -> bool:
+    """Tell whether a run is at its end; ``TrainingDataError`` where it has not begun: nothing is learnt."""
+    if share >= 1 and step == 0:
+        raise TrainingDataError(
+            f"The time, {recipe.minutes or 1:g} min, was over before the first step.",
+            "Give more: reading the images and starting count, too.",
+        )
+    return share >= 1
 
 
 def _begin(model: nn.Module, recipe: Recipe, where: torch.device) -> tuple[Ema, torch.optim.Optimizer]:
@@ -258,10 +270,21 @@ def same_run(before: dict[str, Any] | None, now: dict[str, Any] | None) -> None:
         return
     for name in {**before, **now}:
         if before.get(name) != now.get(name):
+            what = f"had another {name}: {before.get(name)}, not {now.get(name)}"
             raise CheckpointError(
-                f"The interrupted run had another {name}: {before.get(name)}, not {now.get(name)}.",
+                f"The interrupted run {'learnt from other images or labels' if name == 'samples' else what}.",
                 "Give the same, or start a new run under another name.",
             )
+
+
+def fingerprint(samples: Sequence[Sample]) -> str:
+    """Return what tells samples that are learnt from apart from all others: a hash of their pixels."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        for pixels in (sample.image, sample.labels, sample.known):
+            digest.update(f"{pixels.dtype.str} {pixels.shape} ".encode())
+            digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()[:20]
 
 
 def _draw(

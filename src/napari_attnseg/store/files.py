@@ -18,13 +18,18 @@ def not_written(what: str, err: OSError) -> StoreError:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name, then rename it; ``StoreError`` if that fails."""
+    """Write a file under a temporary name, then rename it; ``StoreError`` if that fails.
+
+    Nothing half-written stays, whatever ends it.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data)
         os.replace(temporary, path)
-    except OSError as err:
+    except BaseException as err:  # Ctrl+C, too
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise not_written(f"'{path.name}' could not be written", err) from err
+        if isinstance(err, OSError):
+            raise not_written(f"'{path.name}' could not be written", err) from err
+        raise

@@ -102,6 +102,11 @@ def runs_folder() -> Path:
     return models.home() / "runs"
 
 
+def trainings_folder() -> Path:
+    """Return the folder of the checkpoints of trainings that have no run folder (it may not exist yet)."""
+    return models.home() / "trainings"
+
+
 def create_run(
     params: TrainParams, samples: Sequence[Sample], *, preview: npt.NDArray[np.float32] | None = None
 ) -> Path:
@@ -332,7 +337,7 @@ def cancel(run: Path) -> None:
 
 
 def clear_wishes(run: Path) -> None:
-    """Forget pause and cancel: a run that starts has been asked neither."""
+    """Forget pause and cancel: a run that is taken up has been asked neither."""
     for name in ("pause", "cancel"):
         with suppress(FileNotFoundError):
             (run / name).unlink()
