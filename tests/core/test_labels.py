@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_attnseg.core.labels import clean_regions, compact, edge_ids, remove
+from napari_attnseg.core.labels import clean_classes, clean_regions, compact, edge_ids, remove
 
 
 def test_compact_keeps_the_order_and_names_every_old_id():
@@ -39,3 +39,16 @@ def test_clean_regions_fills_before_it_counts():
     assert (out == 1).sum() == 25
     kept = clean_regions(labels, min_size=25, fill_holes=False)
     assert kept.max() == 0
+
+
+def test_classes_keep_their_names_after_cleaning():
+    classes = np.zeros((20, 20), dtype=np.int32)
+    classes[2:10, 2:10] = 2
+    classes[5, 5] = 0  # a hole
+    classes[15, 15] = 1  # too small
+    classes[12:, 2:9] = 3  # at the edge
+    out = clean_classes(classes, min_size=5, drop_edge=False, fill_holes=True)
+    assert out[5, 5] == 2
+    assert out[15, 15] == 0
+    assert set(np.unique(out)) == {0, 2, 3}
+    assert set(np.unique(clean_classes(classes, min_size=0, drop_edge=True, fill_holes=False))) == {0, 1, 2}

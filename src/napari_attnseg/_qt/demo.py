@@ -10,6 +10,7 @@ from napari_attnseg._napari.settings import PLUGIN
 from napari_attnseg._qt.launch import open_dock
 from napari_attnseg.core import render
 from napari_attnseg.errors import AttnSegError, EngineError
+from napari_attnseg.jobs.demo import SCREENSHOT
 from napari_attnseg.store.images import make_folder, write_labels, write_png, write_tiff
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _show(out: Path, viewer: Any, widget: AttentionDock) -> None:
         run_.shown.layer.contour = 2
     viewer.reset_view()
     _settle()
-    write_png(out / "screenshot.png", viewer.screenshot(canvas_only=False, flash=False))
+    write_png(out / SCREENSHOT, viewer.screenshot(canvas_only=False, flash=False))
 
 
 def _settle(seconds: float = 0.5) -> None:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 )
 @click.option("--plane", help="Which plane of a stack, such as '0' or '2,5'.  [default: the first]")
 @click.option("--out", required=True, type=FILE, help="Folder for the results; made if needed.")
-@params_options(["model", "diameter", "channel", "device", "tile"])
+@params_options(["model", "diameter", "channel", "device", "tile", "mirror"])
 @json_option
 def attention_command(
     file: Path,
@@ -65,19 +65,23 @@ def attention_command(
     from napari_attnseg.core.axes import read_plane
     from napari_attnseg.jobs.faithfulness import check_query
     from napari_attnseg.jobs.progress import drive
+    from napari_attnseg.jobs.segment import encode, fits
     from napari_attnseg.jobs.tape import default_block, record_tape
-    from napari_attnseg.store.images import read_image, replacing, save_png, save_tiff
+    from napari_attnseg.store.images import read_image, replacing, save_png, save_tiff, stem_of
 
     params = checked(SegmentParams, **values)
     check_files([file])
-    tif, png = (out / f"{file.stem}_attention{suffix}" for suffix in (".tif", ".png"))
+    tif, png = (out / f"{stem_of(file)}_attention{suffix}" for suffix in (".tif", ".png"))
     check_out(out, [file], [tif, png])
     source = read_image(file)
     key = _plane_key(source, plane)
     _check_pixel(source, at)
     engine = door.load_engine(params.model, params.device)
     with progress_bar() as show:
-        tape = drive(record_tape(engine, source, key, at, None, params), show)
+        encoded = None
+        if block == "readout" and fits(source, 1):  # as in the window: of all that the labels are read from
+            encoded = drive(encode(engine, source, params, planes=[key]), show)
+        tape = drive(record_tape(engine, source, key, at, encoded, params), show)
         assert tape is not None  # nothing cancels this run
         row = row_at(tape, block or default_block(tape), at, head, value)
         verdict = None

@@ -21,7 +21,7 @@ from napari_attnseg.cli.common import (
     say,
     window_module,
 )
-from napari_attnseg.errors import AttnSegError
+from napari_attnseg.errors import AttnSegError, StoreError
 
 VIRTUAL = "NAPARI_ATTNSEG_VIRTUAL_SCREEN"  # set for the child that runs under xvfb-run
 
@@ -43,14 +43,36 @@ def demo_command(out: Path, no_window: bool, as_json: bool) -> int:
     screen the window opens on a virtual one (xvfb-run) and closes again.
     """
     check_out(out)
+    _check_foreign(out)
     if no_window:
         return _files_only(out, as_json)
     if not has_screen():
         return _under_xvfb(out, as_json)
     window_module("demo").run(out, keep_open=VIRTUAL not in os.environ)
-    files = sorted(str(path) for path in out.iterdir() if path.suffix in (".tif", ".png"))
+    from napari_attnseg.jobs.demo import FILES, SCREENSHOT
+
+    files = sorted(str(out / name) for name in (*FILES, SCREENSHOT))
     report({"out": str(out), "files": files}, as_json, "\n".join(files))
     return 0
+
+
+def _check_foreign(out: Path) -> None:
+    """Raise where files of the demo's names are somebody else's."""
+    import numpy as np
+
+    from napari_attnseg.core.demo import demo_image
+    from napari_attnseg.jobs.demo import FILES, SCREENSHOT
+    from napari_attnseg.store.images import read_image
+
+    taken = [out / name for name in (*FILES, SCREENSHOT) if (out / name).exists()]
+    if not taken:
+        return
+    try:
+        ours = np.array_equal(np.asarray(read_image(out / FILES[0]).data), demo_image())
+    except AttnSegError:
+        ours = False
+    if not ours:
+        raise StoreError(f"'{taken[0]}' is there already and not of the demo.", "Choose another --out.")
 
 
 def _files_only(out: Path, as_json: bool) -> int:

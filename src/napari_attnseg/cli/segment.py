@@ -10,6 +10,7 @@ import click
 from napari_attnseg import engine as door
 from napari_attnseg.cli.common import (
     FILE,
+    FILES,
     check_files,
     check_out,
     json_option,
@@ -18,7 +19,7 @@ from napari_attnseg.cli.common import (
     report,
     say,
 )
-from napari_attnseg.errors import AttnSegError
+from napari_attnseg.errors import AttnSegError, StoreError
 from napari_attnseg.params import SegmentParams, checked
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ SOME_FAILED, ALL_FAILED = 3, 2
 
 
 @click.command("segment")
-@click.argument("files", nargs=-1, required=True, type=FILE)
+@click.argument("files", nargs=-1, required=True, type=FILES)
 @click.option("--out", required=True, type=FILE, help="Folder for the labels; made if needed.")
 @params_options()
 @json_option
@@ -47,6 +48,8 @@ def segment_command(files: tuple[Path, ...], out: Path, as_json: bool, **values:
     paths = check_files(files)
     targets = {path: target_of(path, out) for path in paths}
     check_out(out, paths, targets.values())
+    for target in targets.values():
+        _check_target(target)
     engine = door.load_engine(params.model, params.device) if needs_engine(params) else None
     done: list[dict[str, Any]] = []
     failed: list[tuple[Path, AttnSegError]] = []
@@ -83,9 +86,29 @@ def segment_command(files: tuple[Path, ...], out: Path, as_json: bool, **values:
     return 0
 
 
+def _check_target(target: Path) -> None:
+    """Raise where what lies at a target is no label image: only earlier results are replaced."""
+    import numpy as np
+
+    from napari_attnseg.store.images import read_image
+
+    if not target.exists():
+        return
+    try:
+        old = read_image(target, labels=True).data.dtype
+    except AttnSegError:
+        old = None
+    if old != np.int32:
+        raise StoreError(
+            f"'{target}' is there already and holds no labels of a run.", "Move it, or choose another --out."
+        )
+
+
 def target_of(path: Path, out: Path) -> Path:
     """Return where the labels of a file go."""
-    return out / (path.stem + (".zarr" if path.suffix.lower() == ".zarr" else ".tif"))
+    from napari_attnseg.store.images import is_zarr, stem_of
+
+    return out / (stem_of(path) + (".zarr" if is_zarr(path) else ".tif"))
 
 
 def segment_file(

@@ -83,3 +83,20 @@ def clean_regions(
     if drop_edge:
         out = remove(out, edge_ids(out))
     return compact(out)[0]
+
+
+def clean_classes(
+    classes: npt.NDArray[np.int32], min_size: int, drop_edge: bool, fill_holes: bool
+) -> npt.NDArray[np.int32]:
+    """Drop small regions of every class and those at the edge, and fill holes; (H, W) int32.
+
+    See :func:`clean_regions`; a filled hole gets the class around it.
+    """
+    from napari_attnseg.core.classic import regions
+
+    pieces = clean_regions(regions(classes), min_size=min_size, drop_edge=drop_edge, fill_holes=fill_holes)
+    value = np.zeros(int(pieces.max(initial=0)) + 1, dtype=np.int32)
+    known = classes > 0  # a filled hole has no class of its own: take it from the piece around it
+    value[pieces[known]] = classes[known]
+    value[0] = 0
+    return value[pieces]

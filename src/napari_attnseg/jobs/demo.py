@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from napari_attnseg.engine import Engine
 
 FILES = ("image.tif", "labels.tif", "attention.png", "overlay.png")
+SCREENSHOT = "screenshot.png"  # of the window, beside them
 
 
 def make_demo(

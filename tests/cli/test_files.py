@@ -1,0 +1,142 @@
+"""One bad file among several, paths that the system does not like, and arrays inside a zarr."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+import zarr
+from PIL import Image
+
+from napari_attnseg import cli
+from napari_attnseg.store.images import read_image, write_labels, write_tiff
+from tests.fakes import FakeEngine, blobs
+
+LONG = "x" * 300
+
+
+@pytest.fixture
+def image(tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_attnseg.engine.load_engine", lambda *_: FakeEngine())
+    path = tmp_path / "cells.tif"
+    write_tiff(path, blobs()[0])
+    return path
+
+
+def call(*arguments):
+    return cli.run([str(a) for a in arguments])
+
+
+def refused(capsys, code):
+    captured = capsys.readouterr()
+    assert (code, captured.out) == (2, "")
+    lines = captured.err.strip().splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["Error", "Hint"]
+    return captured.err
+
+
+def damaged(path):
+    zarr.create_array(store=str(path), data=np.stack([blobs()[0]] * 2), chunks=(1, 96, 128))
+    (path / "c" / "1" / "0" / "0").write_bytes(b"garbage")
+    return path
+
+
+def test_a_damaged_chunk_fails_one_of_several_files(image, tmp_path, capsys):
+    bad, out = damaged(tmp_path / "bad.zarr"), tmp_path / "out"
+    assert call("segment", bad, image, "--out", out, "--json") == 3
+    said = json.loads(capsys.readouterr().out)
+    assert [one["input"] for one in said["failed"]] == [str(bad)]
+    assert [p.name for p in out.iterdir()] == ["cells.tif"]
+    assert "bad.zarr' could not be read" in refused(capsys, call("segment", bad, "--out", tmp_path / "o"))
+    assert not (tmp_path / "o").exists()
+
+
+def test_odd_paths_fail_one_by_one(image, tmp_path, capsys):
+    (tmp_path / "circle.tif").symlink_to("circle.tif")
+    odd, out = [tmp_path / f"{LONG}.tif", tmp_path / "circle.tif", tmp_path / "none.tif"], tmp_path / "out"
+    assert call("segment", *odd, image, "--out", out) == 3
+    assert [p.name for p in out.iterdir()] == ["cells.tif"]
+    capsys.readouterr()
+    for path in odd:
+        refused(capsys, call("segment", path, "--out", tmp_path / "o"))
+
+
+def test_a_file_that_may_not_be_read_fails_alone(image, tmp_path, monkeypatch, capsys):
+    closed = tmp_path / "closed.tif"
+    closed.write_bytes(b"")
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "closed" not in str(path) and access(path, mode))
+    assert call("segment", closed, image, "--out", tmp_path / "out") == 3
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["cells.tif"]
+    assert "closed.tif" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [LONG, "circle", "circle/deeper", "nowhere"])
+def test_an_out_that_cannot_be(image, tmp_path, capsys, name):
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "nowhere").symlink_to("gone")
+    before = sorted(p.name for p in tmp_path.iterdir())
+    assert "--out" in refused(capsys, call("segment", image, "--out", tmp_path / name))
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_a_home_that_cannot_be(tmp_path, monkeypatch, capsys):
+    (tmp_path / "circle").symlink_to("circle")
+    for name in (LONG, "circle"):
+        monkeypatch.setenv("NAPARI_ATTNSEG_HOME", str(tmp_path / name))
+        assert "NAPARI_ATTNSEG_HOME" in refused(capsys, call("models", "list"))
+
+
+def test_arrays_inside_a_zarr(image, tmp_path, capsys):
+    group = zarr.create_group(store=str(tmp_path / "many.zarr"))
+    for name in "ab":
+        group.create_array(name, data=blobs()[0])
+    assert "many.zarr/a'" in refused(capsys, call("segment", tmp_path / "many.zarr", "--out", tmp_path / "o"))
+    arrays = [tmp_path / "many.zarr" / name for name in "ab"]
+    assert call("segment", *arrays, "--out", tmp_path / "out") == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["many_a.zarr", "many_b.zarr"]
+    assert read_image(tmp_path / "out" / "many_a.zarr").shape_yx == (96, 128)
+
+
+def test_labels_that_are_a_jpeg(tmp_path, capsys):
+    for folder in ("pred", "truth"):
+        (tmp_path / folder).mkdir()
+    Image.new("L", (20, 30)).save(tmp_path / "pred" / "a.jpg")
+    write_labels(tmp_path / "truth" / "a.tif", np.zeros((30, 20), dtype=np.int32))
+    code = call("evaluate", "--pred", tmp_path / "pred", "--truth", tmp_path / "truth")
+    assert "a.jpg" in refused(capsys, code)
+
+
+def test_only_earlier_results_are_replaced(image, tmp_path, capsys):
+    out = tmp_path / "out"
+    foreign = np.arange(12, dtype=np.uint16).reshape(3, 4)
+    write_tiff(out / "cells.tif", foreign)
+    said = refused(capsys, call("segment", image, "--out", out, "--method", "slic"))
+    assert "cells.tif' is there already and holds no labels" in said
+    np.testing.assert_array_equal(read_image(out / "cells.tif").data, foreign)
+    (out / "cells.tif").unlink()
+    for count in (40, 60):
+        options = ["--out", out, "--method", "slic", "--segments", count]
+        assert call("segment", image, *options) == 0
+    assert read_image(out / "cells.tif", labels=True).data.dtype == np.int32
+
+
+def test_attention_writes_both_files_or_none(image, tmp_path, capsys):
+    out = tmp_path / "out"
+    (out / "cells_attention.tif").mkdir(parents=True)
+    assert "is a folder" in refused(capsys, call("attention", image, "--at", 5, 5, "--out", out))
+    assert [path.name for path in out.iterdir()] == ["cells_attention.tif"]
+
+
+def test_the_demo_replaces_its_own_files_only(image, tmp_path, capsys):
+    out = tmp_path / "demo"
+    write_tiff(out / "image.tif", blobs()[0])
+    said = refused(capsys, call("demo", "--no-window", "--out", out))
+    assert "image.tif' is there already and not of the demo" in said
+    np.testing.assert_array_equal(read_image(out / "image.tif").data, blobs()[0])
+    (out / "image.tif").rename(out / "mine.tif")
+    for _ in range(2):
+        assert call("demo", "--no-window", "--out", out) == 0
+    assert (out / "mine.tif").exists()
