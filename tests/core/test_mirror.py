@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from napari_attnseg.core.mirror import MIRRORS, Mean, mirrored, read_maps
+from napari_attnseg.core.mirror import MIRRORS, Look, Mean, mirrored, read_maps, steady_zoom
 from napari_attnseg.records import DenseMaps, ModelCard
 
-CARD = ModelCard("fake", "Fake", {})
+CARD = ModelCard("fake", "Fake", {}, diameter=24.0)
 NAMES = ("foreground", "distance", "size", "offset", "classes")
 
 
@@ -77,6 +77,68 @@ def test_mirrored_twice_is_the_image(image, axes):
     np.testing.assert_array_equal(once[0, 0], image[-1 if 0 in axes else 0, -1 if 1 in axes else 0])
 
 
+class Eye:
+    """Sees one disc of 24 pixels; at some zooms not the same one in every mirror image."""
+
+    def __init__(self, unlike=(), nothing=(), large=(), chance=0.85):
+        self.unlike, self.nothing, self.large, self.chance = unlike, nothing, large, chance
+        self.looks = []
+
+    def __call__(self, look: Look) -> DenseMaps:
+        self.looks.append((round(look.zoom, 3), look.axes))
+        y, x = np.indices((40, 40))
+        middle = 19.5
+        radius = 12 - 3 * len(look.axes) * (round(look.zoom, 3) in self.unlike)
+        if round(look.zoom, 3) in self.nothing:
+            radius = 0
+        inside = (y - middle) ** 2 + (x - middle) ** 2 < radius**2
+        size = np.full(inside.shape, 200 if round(look.zoom, 3) in self.large else 24, np.float32)
+        foreground = np.where(inside, self.chance, 0).astype(np.float32)
+        offset = np.stack([middle - y, middle - x]).astype(np.float32)  # turned round it is the same
+        return DenseMaps(foreground, foreground, size, offset)
+
+
+def settled(eye: Eye, card: ModelCard = CARD) -> float:
+    """Return the zoom that is settled on from zoom 1 on."""
+    search = steady_zoom(card, 1.0, eye(Look(1.0)))
+    look = next(search)
+    while True:
+        try:
+            look = search.send(eye(look))
+        except StopIteration as stop:
+            zoom, maps = stop.value
+            seen = [x for x in eye.looks if x[0] == round(zoom, 3)]
+            assert [axes for _, axes in seen] == [(), *MIRRORS]  # the mean is of that zoom
+            assert maps.foreground[20, 20] == pytest.approx(eye.chance)
+            return round(zoom, 3)
+
+
+def test_the_zoom_is_that_at_which_mirror_images_are_seen_alike():
+    assert settled(Eye()) == 1.0  # all as good: nothing is changed
+    assert settled(Eye(unlike=(1.0, 0.707))) == 1.414
+    assert settled(Eye(unlike=(1.0, 1.414))) == 0.707
+    assert settled(Eye(unlike=(1.0, 0.707, 1.414))) == 1.0
+
+
+def test_a_zoom_at_which_nothing_is_found_does_not_win_by_saying_nothing():
+    eye = Eye(unlike=(1.0,), nothing=(0.707, 1.414))
+    assert settled(eye) == 1.0
+    assert [look for look in eye.looks if look[0] != 1.0] == [(0.707, ()), (1.414, ())]  # nor is it mirrored
+    faint = Eye(unlike=(1.0,), chance=0.7)  # foreground, but no object is clear enough to be kept
+    assert settled(faint) == 1.0
+
+
+def test_a_zoom_at_which_objects_look_too_large_does_not_count():
+    assert settled(Eye(unlike=(1.0, 0.707), large=(1.414,))) == 1.0
+
+
+def test_a_tuned_model_stays_at_the_zoom_of_the_objects_that_it_was_tuned_on():
+    for usual, zoom in ((24.0, 1.0), (None, 1.414), (80.0, 1.414)):
+        eye = Eye(unlike=(1.0, 0.707))
+        assert settled(eye, replace(CARD, usual_diameter=usual)) == zoom
+        assert len(eye.looks) == (4 if usual == 24.0 else 12)
+
+
 @pytest.mark.parametrize(("chance", "runs"), [(0.95, 1), (0.85, 4), (0.1, 1)])
 def test_mirror_images_are_run_at_the_zoom_of_the_image_where_it_is_unsure(chance, runs):
     image = np.arange(48, dtype=np.float32).reshape(6, 8)
@@ -88,6 +150,11 @@ def test_mirror_images_are_run_at_the_zoom_of_the_image_where_it_is_unsure(chanc
         flat = np.full(picture.shape, chance, np.float32)
         return DenseMaps(flat, np.zeros_like(flat), size, np.zeros((2, *flat.shape), np.float32))
 
-    zoom, maps = read_maps(replace(CARD, diameter=24.0), image, run)
+    zoom, maps = read_maps(replace(CARD, usual_diameter=24.0), image, run)
+    assert zoom == 1.0
     assert [corner for corner, at in seen if at == zoom][-4:] == [0.0, 40.0, 7.0, 47.0][:runs]
     assert maps.foreground == pytest.approx(chance)
+    seen.clear()
+    read_maps(CARD, image, run)
+    beside = [corner for corner, at in seen if at == 2**0.5]
+    assert (beside[-4:] == [0.0, 40.0, 7.0, 47.0]) == (runs == 4)

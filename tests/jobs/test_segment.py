@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from napari_attnseg.core import normalize
 from napari_attnseg.core.axes import source_of
+from napari_attnseg.core.labels import edge_ids
 from napari_attnseg.core.size import COARSE, FINE, zoom_for
 from napari_attnseg.errors import InputError, ModelError
 from napari_attnseg.jobs import bigimage, planes
@@ -19,6 +20,7 @@ from napari_attnseg.jobs import segment as segmenting
 from napari_attnseg.jobs.planes import open_plane
 from napari_attnseg.jobs.progress import drive
 from napari_attnseg.jobs.segment import assemble, encode, segment
+from napari_attnseg.jobs.tape import record_tape
 from napari_attnseg.params import THRESHOLD, SegmentParams
 from napari_attnseg.records import ImageSource, PlaneKey, Progress
 from tests.fakes import FakeEngine, blobs
@@ -181,6 +183,55 @@ def test_what_is_read_block_by_block_says_that_the_network_was_unsure(block, pla
         found, encoded = run(source, SegmentParams(diameter=24.0, mirror=mirror), Sided(0.8))
         assert encoded is None
         assert (f"The model is unsure of {where}: it looked at mirror images, too." in found.notes) == said
+
+
+class Fickle(FakeEngine):
+    """Draws other objects in mirror images, but at a fine zoom; all images begin with a dark corner."""
+
+    def maps(self, image, *, zoom=1.0, norm=None):
+        found = super().maps(image, zoom=zoom, norm=norm)
+        found.foreground[:] *= 0.87
+        where = np.indices(found.foreground.shape)
+        found.offset[:] = 16 + 32 * (where // 32) - where  # to the middle of a disc
+        turned = image[0, 0] > image[-1, -1] or image[0, -1] > image[-1, 0]
+        if turned and zoom < 1.2:
+            found.foreground[:, : image.shape[1] // 2] = 0.0
+        return found
+
+
+def cornered(shape):
+    image, _ = blobs(shape)
+    image = np.maximum(image, 20)
+    image[0, 0] = 0
+    image[0, -1] = image[-1, 0] = 10
+    return image
+
+
+@pytest.mark.parametrize("sample", [1024, 128])
+def test_where_it_is_unsure_mirror_images_choose_the_zoom_in_the_centre(sample, monkeypatch):
+    monkeypatch.setattr(encoding, "_SAMPLE", sample)
+    side = min(sample, 160)
+    image = cornered((160, 160))
+    engine = Fickle(diameter=24.0)
+    engine.card = replace(engine.card, usual_diameter=None)
+    if side < 160:  # the corners of the centre tell which way round it is
+        low = (160 - side) // 2
+        image[low : low + side, low : low + side] = cornered((side, side))
+    found, encoded = run(source_of(image), SegmentParams(), engine)
+    assert encoded.zoom[PlaneKey()] == pytest.approx(2**0.5)
+    beside = [shape for shape, zoom in engine.calls if zoom == 2**0.5]
+    assert beside[:4] == [(side, side)] * 4
+    assert beside[4:] == ([] if side == 160 else [(160, 160)] * 4)  # its maps are not those of the whole
+    assert encoded.doubted
+    tape = drive(record_tape(engine, source_of(image), PlaneKey(), None, None, SegmentParams()))
+    assert tape.zoom == encoded.zoom[PlaneKey()]  # also without a run
+
+
+def test_a_named_diameter_stays_where_the_network_is_unsure():
+    image = cornered((160, 160))
+    engine = Fickle(diameter=24.0)
+    run(source_of(image), SegmentParams(diameter=24.0), engine)
+    assert [zoom for _, zoom in engine.calls] == [1.0] * 4
 
 
 def test_a_sure_network_sees_no_mirror_image():
@@ -356,12 +407,26 @@ def test_blocks_give_the_same_objects_as_the_whole(monkeypatch, block, drop_edge
     assert ((found.features["confidence"] > 0.5) & (found.features["confidence"] <= 1)).all()
 
 
-def test_blocks_of_classes(monkeypatch):
-    image, truth = blobs((300, 300))
+@pytest.mark.parametrize("drop_edge", [False, True])
+def test_blocks_of_classes(monkeypatch, drop_edge):
+    image, truth = blobs((310, 290), step=40, radius=14)
     monkeypatch.setattr(planes, "BLOCK", 128)
     monkeypatch.setattr(segmenting, "KEPT_PIXELS", 128 * 128)
-    found, _ = run(source_of(image), SegmentParams(diameter=24, task="classes"))
-    np.testing.assert_array_equal(found.labels, truth > 0)
+    found, _ = run(source_of(image), SegmentParams(diameter=24, task="classes", drop_edge=drop_edge))
+    gone = edge_ids(truth) if drop_edge else []
+    assert len(gone) > 2 or not drop_edge
+    np.testing.assert_array_equal(found.labels, (truth > 0) & ~np.isin(truth, gone))
+
+
+def test_what_is_too_small_after_stitching_is_dropped():
+    labels = np.zeros((10, 10), dtype=np.int32)
+    labels[:3, :3], labels[5:, 5:] = 1, 2
+    features = {"index": np.array([1, 2]), "confidence": np.array([0.5, 0.7]), "size": np.array([30, 25])}
+    found, kept = bigimage._finished(labels, np.arange(3), [(0, features)], SegmentParams(min_size=20))
+    assert sorted(np.unique(found)) == [0, 1]
+    assert found[6, 6] == 1
+    assert kept["size"].tolist() == [25]
+    assert kept["confidence"] == pytest.approx([0.7])
 
 
 def test_a_big_lazy_plane_is_read_in_pieces(monkeypatch):
@@ -462,18 +527,6 @@ def test_empty_images_are_refused():
         run(ImageSource(np.zeros((0, 4)), "YX"))
     with pytest.raises(InputError, match="no channel 3"):
         run(source_of(np.zeros((9, 9))), SegmentParams(channel=3))
-
-
-def test_classes_keep_their_names_after_cleaning():
-    classes = np.zeros((20, 20), dtype=np.int32)
-    classes[2:10, 2:10] = 2
-    classes[5, 5] = 0  # a hole
-    classes[15, 15] = 1  # too small
-    classes[12:19, 2:9] = 3
-    out = segmenting.clean_classes(classes, SegmentParams(min_size=5))
-    assert out[5, 5] == 2
-    assert out[15, 15] == 0
-    assert set(np.unique(out)) == {0, 2, 3}
 
 
 def test_bigimage_is_only_for_what_does_not_fit(monkeypatch):

@@ -30,7 +30,7 @@ FINE = 2.0  # the zoom of a look for crowds of small objects that were taken for
 _SURE_OF_SMALL = 0.85  # sureness of that look, below which it does not count
 AGREED = 0.9  # agreement of the votes, below which neighbouring zooms are tried
 BETTER = 0.03  # by how much the votes must agree better there
-_STEPS = (2.0**-0.5, 2.0**0.5)  # to the neighbouring zooms, the coarser first
+STEPS = (2.0**-0.5, 2.0**0.5)  # to the neighbouring zooms, the coarser first
 ALIKE = 2.0**0.5  # factor from the usual diameter, up to which objects are taken for the usual ones
 _FEWEST_PIXELS = 48  # side of an image in the second look, below which it is not taken
 
@@ -79,6 +79,17 @@ def sureness(foreground: npt.NDArray[np.float32], threshold: float = 0.5) -> flo
 def unsure(maps: DenseMaps) -> bool:
     """Tell whether a network found a foreground and is unsure of it."""
     return 0 < sureness(maps.foreground) < SURE
+
+
+def too_large(maps: DenseMaps, zoom: float, canonical: float) -> bool:
+    """Tell whether objects look too large at a zoom: one blob there may be a crowd."""
+    return (estimate_diameter(maps) or 0.0) * zoom > COMFORT[1] * canonical
+
+
+def as_usual(maps: DenseMaps, zoom: float, card: ModelCard) -> bool:
+    """Tell whether objects look like those that the model was tuned on, at the zoom at which it learnt."""
+    usual = card.usual_diameter
+    return usual is not None and zoom == zoom_for(usual, card.diameter) and _alike(maps, usual, 0.5, ALIKE)
 
 
 def agreement(maps: DenseMaps) -> float:
@@ -153,7 +164,7 @@ def _by_votes(
     Not to one where objects look too large: pixels of what is one blob there agree, too.
     """
     agreed = agreement(maps)
-    for step in _STEPS:
+    for step in STEPS:
         moved = False
         for _ in range(2):
             # the coarser side begins at zoom 1: small sizes may be specks of what was not understood
@@ -161,8 +172,8 @@ def _by_votes(
             if agreed >= AGREED or wanted == zoom:
                 break
             other = yield wanted
-            found, diameter = agreement(other), estimate_diameter(other, threshold)
-            if found < agreed + BETTER or (diameter or 0) * wanted > COMFORT[1] * canonical:
+            found = agreement(other)
+            if found < agreed + BETTER or too_large(other, wanted, canonical):
                 break
             if step > 1 and _specks(maps, other, zoom, wanted, canonical, threshold):
                 break

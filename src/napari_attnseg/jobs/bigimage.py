@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_attnseg import __version__
 from napari_attnseg.core.classes import class_features, class_names
-from napari_attnseg.core.labels import edge_ids
+from napari_attnseg.core.labels import clean_classes, edge_ids
 from napari_attnseg.core.mirror import MIRRORS
 from napari_attnseg.core.size import estimate_diameter
 from napari_attnseg.core.stitch import Stitcher
@@ -18,8 +18,9 @@ from napari_attnseg.jobs.collect import Collector
 from napari_attnseg.jobs.encode import (
     default_readout,
     encode_field,
-    find_zoom,
+    encode_plane,
     said_of_doubt,
+    settle,
     tiles_of,
     token_step,
 )
@@ -84,11 +85,10 @@ def _plane(
     """Return what was found in a plane, the diameter, and whether mirror images were looked at in doubt."""
     auto = params.mirror == "auto"
     default = default_readout(engine)
-    zoom, maps = yield from find_zoom(engine, plane, params)
+    settled = yield from settle(engine, plane, params)
+    zoom = settled.zoom
     if not plane.big:
-        h, w = plane.shape
-        part = slice(0, h), slice(0, w)
-        maps, passes = yield from encode_field(engine, plane, part, zoom, params, maps=maps)
+        maps, passes = yield from encode_plane(engine, plane, settled, params)
         diameter = params.diameter or estimate_diameter(maps) or 0.0
         return read_out(maps, params, default), diameter, auto and passes > 1
     overlap = max(HALO, round(4 * engine.card.diameter / zoom))  # room for a whole object beside a seam
@@ -113,6 +113,8 @@ def _plane(
             kept.append((stitcher.add(block, labels), features))
     diameter = float(np.median([d for d in diameters if d] or [0.0]))
     if params.task == "classes":
+        if params.drop_edge:
+            classes = clean_classes(classes, min_size=0, drop_edge=True, fill_holes=False)
         return (classes, {}), diameter, unsure
     joined, new_id = stitcher.finish()
     return _finished(joined, new_id, kept, params), diameter, unsure
@@ -130,22 +132,23 @@ def _finished(
     kept: Sequence[tuple[int, Mapping[str, npt.NDArray[np.generic]]]],
     params: SegmentParams,
 ) -> Labelled:
-    """Drop edge objects, rename to 1..n, and give every object the mean confidence of its pieces.
+    """Drop objects at the edge or too small, rename to 1..n, give each the mean confidence of its pieces.
 
     The class is that of the largest piece.
     """
-    if params.drop_edge:
-        gone = edge_ids(labels)
-    else:
-        gone = np.empty(0, dtype=np.int32)
     count = int(labels.max(initial=0))
-    names = np.zeros(count + 1, dtype=np.int32)
-    stay = np.setdiff1d(np.arange(1, count + 1), gone)
-    names[stay] = np.arange(1, len(stay) + 1)
+    strips = [labels[y : y + 1024] for y in range(0, labels.shape[0], 1024)]  # no second plane
     area = np.zeros(count + 1, dtype=np.int64)
-    for y in range(0, labels.shape[0], 1024):  # in strips: no second plane
-        strip = labels[y : y + 1024]
+    for strip in strips:
         area += np.bincount(strip.ravel(), minlength=count + 1)
+    wanted = area >= max(params.min_size, 1)
+    wanted[0] = False
+    if params.drop_edge:
+        wanted[edge_ids(labels)] = False
+    stay = np.flatnonzero(wanted)
+    names = np.zeros(count + 1, dtype=np.int32)
+    names[stay] = np.arange(1, len(stay) + 1)
+    for strip in strips:
         strip[:] = names[strip]
     weight, total = np.zeros(count + 1), np.zeros(count + 1)
     largest, kind = np.zeros(count + 1), np.zeros(count + 1, dtype=np.int32)

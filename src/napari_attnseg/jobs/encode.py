@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_attnseg.core.axes import check, clip_field, plane_keys
 from napari_attnseg.core.classes import class_names
-from napari_attnseg.core.mirror import MIRRORS, Mean, mirrored
+from napari_attnseg.core.mirror import MIRRORS, Mean, mirrored, steady_zoom
 from napari_attnseg.core.size import ZOOM_LIMITS, unsure, zoom_search
 from napari_attnseg.core.tiles import ALIGN, HALO, TILE, plan_tiles
 from napari_attnseg.jobs.planes import BLOCK, Plane, centre, open_plane
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from napari_attnseg.params import SegmentParams
     from napari_attnseg.records import ImageSource, PlaneKey, Tile
 
+    Window = tuple[slice, slice]
 
 _SAMPLE = 1024  # side of the centre of a plane of several tiles, which its object size is read from
 
@@ -54,29 +55,98 @@ def tiles_of(shape: tuple[int, int], params: SegmentParams, zoom: float) -> list
 def find_zoom(
     engine: Engine, plane: Plane, params: SegmentParams, done: int = 0, total: int = 0
 ) -> Generator[Progress, None, tuple[float, DenseMaps | None]]:
-    """Return the zoom for a plane, and its maps when the search ran over all of it.
+    """Return the zoom for a plane by the object size, and its maps when the search ran over all of it.
 
     A diameter that the user named is taken as it is; else the network reads the object size from the
     plane, or from its centre when it is larger than a tile.
     """
-    canonical = engine.card.diameter
     if params.diameter is not None:
-        return float(np.clip(canonical / params.diameter, *ZOOM_LIMITS)), None
-    search = zoom_search(canonical, usual=engine.card.usual_diameter)
+        return _named(engine, params.diameter), None
+    zoom, maps, _ = yield from _by_size(engine, plane, params, done, total)
+    return zoom, maps if maps.foreground.shape == plane.shape else None
+
+
+def _named(engine: Engine, diameter: float) -> float:
+    """Return the zoom for a diameter that the user named."""
+    return float(np.clip(engine.card.diameter / diameter, *ZOOM_LIMITS))
+
+
+def _by_size(
+    engine: Engine, plane: Plane, params: SegmentParams, done: int, total: int
+) -> Generator[Progress, None, tuple[float, DenseMaps, Window]]:
+    """Return the zoom by the object size, and the maps there of the window that was looked at."""
+    search = zoom_search(engine.card.diameter, usual=engine.card.usual_diameter)
     zoom = next(search)
+    looked: dict[float, Window] = {}
     while True:
         yield Progress(done, total, f"Reading the object size at zoom {zoom:.2g}")
-        side = tile_side(params, zoom)
-        if max(plane.shape) > side:
-            side = min(side, max(128, round(_SAMPLE / zoom)))
-        window = centre(plane, side)
-        maps = engine.maps(plane.read(window), zoom=zoom, norm=plane.norm)
+        small = max(plane.shape) <= tile_side(params, zoom)
+        looked[zoom] = centre(plane, max(plane.shape)) if small else _middle(plane, params, zoom)
+        maps = engine.maps(plane.read(looked[zoom]), zoom=zoom, norm=plane.norm)
         try:
             zoom = search.send(maps)
         except StopIteration as stop:
             zoom, maps = stop.value
-            whole = maps.foreground.shape == plane.shape
-            return zoom, maps if whole else None
+            return zoom, maps, looked[zoom]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What the search for the zoom of a plane found.
+
+    Attributes
+    ----------
+    maps : DenseMaps or None
+        Of the whole plane at that zoom, where the search saw all of it.
+    mean : bool
+        They are the mean over its mirror images.
+    """
+
+    zoom: float
+    maps: DenseMaps | None = None
+    mean: bool = False
+
+
+def settle(
+    engine: Engine, plane: Plane, params: SegmentParams, done: int = 0, total: int = 0
+) -> Generator[Progress, None, Settled]:
+    """Find the zoom for a plane; where the network is unsure, near the one by the object size.
+
+    See :func:`napari_attnseg.core.mirror.steady_zoom`.  Of planes of more than 1024 pixels a side, as they
+    are resized, the centre is looked at.
+    """
+    if params.diameter is not None:
+        return Settled(_named(engine, params.diameter))
+    zoom, maps, window = yield from _by_size(engine, plane, params, done, total)
+    whole = maps if maps.foreground.shape == plane.shape else None
+    if params.mirror == "never" or not unsure(maps):
+        return Settled(zoom, whole)
+    if whole is not None:
+        window = _middle(plane, params, zoom)
+        maps = _part(whole, window)
+    pixels = plane.read(window)
+    search = steady_zoom(engine.card, zoom, maps)
+    look = next(search)
+    while True:
+        yield Progress(done, total, f"Looking at mirror images at zoom {look.zoom:.2g}")
+        try:
+            look = search.send(engine.maps(mirrored(pixels, look.axes), zoom=look.zoom, norm=plane.norm))
+        except StopIteration as stop:
+            steady, mean = stop.value
+            if mean.foreground.shape == plane.shape:
+                return Settled(steady, mean, mean=True)
+            return Settled(steady, whole if steady == zoom else None)
+
+
+def _middle(plane: Plane, params: SegmentParams, zoom: float) -> Window:
+    """Return the centre of a plane that its zoom is read from, 1024 pixels a side as it is resized."""
+    return centre(plane, min(tile_side(params, zoom), max(128, round(_SAMPLE / zoom))))
+
+
+def _part(maps: DenseMaps, window: Window) -> DenseMaps:
+    at = (..., *window)
+    classes = None if maps.classes is None else maps.classes[at]
+    return DenseMaps(maps.foreground[at], maps.distance[at], maps.size[at], maps.offset[at], classes)
 
 
 def encode_part(
@@ -142,6 +212,17 @@ def encode_field(
         job = encode_part(engine, other, whole, zoom, params, done + number * step, total)
         mean.add((yield from noted(job, f"Mirror image {number} of {len(MIRRORS)}")), axes)
     return mean.maps(), 1 + len(MIRRORS)
+
+
+def encode_plane(
+    engine: Engine, plane: Plane, settled: Settled, params: SegmentParams, done: int = 0, total: int = 0
+) -> Generator[Progress, None, tuple[DenseMaps, int]]:
+    """Return what :func:`encode_field` does, for a whole plane and with what is known of it."""
+    if settled.mean and settled.maps is not None:
+        return settled.maps, 1 + len(MIRRORS)
+    part = slice(0, plane.shape[0]), slice(0, plane.shape[1])
+    job = encode_field(engine, plane, part, settled.zoom, params, done, total, settled.maps)
+    return (yield from job)
 
 
 def shown(plane: Plane, image: npt.NDArray[np.generic]) -> Plane:
@@ -233,14 +314,13 @@ def encode(
         yield Progress(done, done + per_plane * (len(keys) - number), "Reading the image")
         plane = open_plane(source, key, field, params.channel)
         total = done + per_plane * (len(keys) - number)
-        zoom, whole = yield from find_zoom(engine, plane, params, done, total)
-        per_plane = len(tiles_of(shape, params, zoom))
+        settled = yield from settle(engine, plane, params, done, total)
+        per_plane = len(tiles_of(shape, params, settled.zoom))
         total = done + per_plane * (len(keys) - number)
-        all_of_it = slice(0, shape[0]), slice(0, shape[1])
-        encoded = yield from encode_field(engine, plane, all_of_it, zoom, params, done, total, whole)
-        maps[key], norms[key], zooms[key] = encoded[0], plane.norm, zoom
-        per_plane *= encoded[1]
-        if params.mirror == "auto" and encoded[1] > 1:
+        maps[key], passes = yield from encode_plane(engine, plane, settled, params, done, total)
+        norms[key], zooms[key] = plane.norm, settled.zoom
+        per_plane *= passes
+        if params.mirror == "auto" and passes > 1:
             doubted.add(key)
         done += per_plane
         yield Progress(

@@ -11,7 +11,7 @@ import numpy as np
 from napari_attnseg import __version__
 from napari_attnseg.core.axes import check, clip_field, plane_keys
 from napari_attnseg.core.classes import class_features, class_map, majority
-from napari_attnseg.core.labels import clean_regions
+from napari_attnseg.core.labels import clean_classes
 from napari_attnseg.core.postprocess import read_out
 from napari_attnseg.core.size import estimate_diameter
 from napari_attnseg.errors import ModelError
@@ -41,6 +41,12 @@ def needs_engine(params: SegmentParams) -> bool:
     return params.method == "attention" or (params.method == "kmeans" and params.kmeans_on == "features")
 
 
+def fits(source: ImageSource, planes: int, field: tuple[slice, slice] | None = None) -> bool:
+    """Tell whether the maps of so many planes are kept by a run."""
+    y, x = clip_field(source, field)
+    return bool(planes * (y.stop - y.start) * (x.stop - x.start) <= KEPT_PIXELS)
+
+
 def plane_labels(
     maps: DenseMaps, params: SegmentParams, default: str
 ) -> tuple[npt.NDArray[np.int32], Mapping[str, npt.NDArray[np.generic]]]:
@@ -49,26 +55,12 @@ def plane_labels(
     Objects of a model with classes have the number of theirs in the feature ``class``.
     """
     if params.task == "classes":
-        return clean_classes(class_map(maps, params.threshold), params), {}
+        found = class_map(maps, params.threshold)
+        return clean_classes(found, params.min_size, params.drop_edge, params.fill_holes), {}
     labels, features = read_out(maps, params, default)
     if maps.classes is None:
         return labels, features
     return labels, {**features, "class": majority(labels, maps.classes)}
-
-
-def clean_classes(classes: npt.NDArray[np.int32], params: SegmentParams) -> npt.NDArray[np.int32]:
-    """Drop small regions of every class, fill holes, drop regions at the edge, as ``params`` ask."""
-    from napari_attnseg.core.classic import regions
-
-    pieces = clean_regions(
-        regions(classes), min_size=params.min_size, drop_edge=params.drop_edge, fill_holes=params.fill_holes
-    )
-    count = int(pieces.max(initial=0))
-    value = np.zeros(count + 1, dtype=np.int32)
-    known = classes > 0  # a filled hole has no class of its own: take it from the piece around it
-    value[pieces[known]] = classes[known]
-    value[0] = 0
-    return value[pieces]
 
 
 def assemble(
@@ -141,8 +133,7 @@ def segment(
     if engine is None or params.method != "attention":
         result = yield from segment_classic(engine, source, params, keys, field)
     else:
-        pixels = (field[0].stop - field[0].start) * (field[1].stop - field[1].start)
-        if len(keys) * pixels <= KEPT_PIXELS:
+        if fits(source, len(keys), field):
             encoded = yield from encode(engine, source, params, planes=keys, field=field)
             result = assemble(encoded, source, params, time.perf_counter() - start)
             return replace(result, notes=(*result.notes, *_said_by(engine))), encoded

@@ -10,7 +10,7 @@ from napari_attnseg.core.grid import TokenGrid
 from napari_attnseg.core.seedblock import SeedBlock, seed_block
 from napari_attnseg.core.tiles import tile_at
 from napari_attnseg.errors import InputError, ModelError
-from napari_attnseg.jobs.encode import find_zoom, tiles_of
+from napari_attnseg.jobs.encode import settle, tiles_of
 from napari_attnseg.jobs.planes import open_plane
 from napari_attnseg.records import Progress
 from napari_attnseg.store.cache import tape_key
@@ -93,8 +93,8 @@ def settled(
     """Return zoom and scaling of the run, or measure them as a run would."""
     if encoded is not None and opened.key in encoded.zoom:
         return encoded.zoom[opened.key], encoded.norms[opened.key]
-    zoom, _ = yield from find_zoom(engine, opened, params, 0, 1)
-    return zoom, opened.norm
+    found = yield from settle(engine, opened, params, 0, 1)
+    return found.zoom, opened.norm
 
 
 def tape_of(
