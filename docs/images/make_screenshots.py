@@ -66,9 +66,6 @@ def shoot(viewer: napari.Viewer, path: Path) -> None:
 
 def correct_picture(viewer: napari.Viewer, dock: QWidget, path: Path) -> None:
     """Rank the objects and go to the second one; write a picture of the Correct tab."""
-    for layer in viewer.layers:
-        if layer.name.endswith(" · attention"):
-            layer.visible = False
     open_tab(dock, "Correct")
     dock.correct.layer_box.setCurrentText(f"{dock.session.state.image.name} · attnseg labels")
     press(dock, "attnseg_rank")
@@ -149,6 +146,7 @@ def theme_pictures(theme: str, folder: Path) -> None:
     wait(lambda: not dock.jobs.busy)
     viewer.reset_view()
     viewer.layers[f"{dock.session.state.image.name} · attnseg labels"].contour = 2
+    viewer.layers[f"{dock.session.state.image.name} · attention"].visible = True
     shoot(viewer, folder / f"window-{theme}.png")
     open_tab(dock, "Attention")
     settle()

@@ -175,6 +175,17 @@ def test_running_again_swaps_an_untouched_layer_and_restore_brings_it_back(shown
     assert first.layer.data.max() == 1
 
 
+def test_a_name_that_the_user_gave_stays_and_ours_follows_the_image(shown):
+    viewer, image, first, labels = shown
+    result = segmentation(labels)
+    image.name = "other"
+    second, _ = L.show_result(viewer.layers, image, L.source_of(image), result, previous=first)
+    assert second.layer.name == "other · attnseg labels"
+    second.layer.name = "nuclei"
+    third, _ = L.show_result(viewer.layers, image, L.source_of(image), result, previous=second)
+    assert third.layer.name == "nuclei"
+
+
 def test_an_edited_layer_is_never_touched(shown):
     viewer, image, first, labels = shown
     first.layer.paint((15, 20), 9)

@@ -53,6 +53,20 @@ def test_old_maps_go_when_the_limit_is_reached():
     assert session.state.runs[-1].image is images[0]
 
 
+def test_the_run_whose_layer_was_replaced_is_kept_once_without_its_maps():
+    session, image = Session(), Image(np.zeros((10, 10)))
+    for n in range(3):
+        old = session.state.run_of(image)
+        made = dataclasses.replace(run_on(image), replaced=old.shown if old is not None else None)
+        session.put_run(made, limit=10**6)
+        if n == 0:
+            assert session.state.runs[0].before is None
+    (run,) = session.state.runs
+    assert run.before == dataclasses.replace(old, encoded=None, replaced=None, before=None)
+    session.put_run(run_on(image), limit=10**6)  # the layer before was edited: it stays where it is
+    assert session.state.runs[0].before is None
+
+
 def test_an_image_that_is_gone_is_forgotten():
     session, image = Session(), Image(np.zeros((10, 10)))
     session.put_run(run_on(image), limit=10**6)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from napari_attnseg._qt.worker import Jobs
+from napari_attnseg._qt.worker import Jobs, JobWorker
 from napari_attnseg.errors import AttnSegError, EngineError, InputError
 from napari_attnseg.records import Progress
 
@@ -138,3 +138,23 @@ def test_a_window_that_goes_during_a_job_is_no_error(qapp, qtbot):
     qtbot.waitUntil(lambda: bool(closed))
     qtbot.wait(50)
     assert results == []
+
+
+def test_a_job_may_outlive_the_window(qapp):
+    """The program ends while a job, such as loading PyTorch, is between two steps."""
+    from PyQt6 import sip
+
+    closed = []
+
+    def loading():
+        try:
+            yield Progress(0, 2)
+            worker.quit()  # the window closes
+            sip.delete(worker.signals)
+            yield Progress(1, 2)
+        finally:
+            closed.append(True)
+
+    worker = JobWorker(loading())
+    worker.run()
+    assert closed == [True]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Labels
 
-from napari_attnseg._napari.layers import data_position
+from napari_attnseg._napari.classes import of_classes
+from napari_attnseg._napari.layers import META, data_position
 from napari_attnseg.core.edits import PlaneMaps
 from napari_attnseg.errors import InputError
 from napari_attnseg.records import PlaneKey
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from napari_attnseg.core.edits import Edit
 
     Plane = tuple[int, ...]
+    Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +47,42 @@ class Spot:
 
 
 def labels_layers(layers: Sequence[Any]) -> list[Labels]:
-    """Return the Labels layers that can be corrected, top first."""
-    return [layer for layer in reversed(layers) if isinstance(layer, Labels) and not layer.multiscale]
+    """Return the Labels layers that can be corrected, top first: none that only shows something."""
+    return [
+        layer
+        for layer in reversed(layers)
+        if isinstance(layer, Labels)
+        and not layer.multiscale
+        and layer.metadata.get(META, {}).get("kind", "labels") == "labels"
+    ]
 
 
 def why_not(viewer: ViewerModel, layer: Labels | None) -> str:
     """Return in one sentence why objects cannot be corrected as the layer is shown; "" if they can."""
     if layer is None:
         return "Run a segmentation, or add a Labels layer: its objects are corrected here."
+    if of_classes(layer):
+        return "Labels of classes have no single objects to correct: use napari's brush and fill."
+    if why := not_writable(layer):
+        return why
+    if not layer.visible:
+        return f"'{layer.name}' is hidden: show it first."
     if not layer.editable:
         return f"'{layer.name}' is locked: press the 2-D/3-D button, or make it editable."
     if viewer.dims.ndisplay != 2:
         return "Objects are corrected in the 2-D view: press the 2-D/3-D button."
     if set(viewer.dims.order[-2:]) != {viewer.dims.ndim - 2, viewer.dims.ndim - 1}:
         return "Objects are corrected in Y and X: bring the last two axes into view."
+    return ""
+
+
+def not_writable(layer: Labels) -> str:
+    """Return in one sentence why the layer's data cannot be written to; "" if they can."""
+    data = layer.data
+    lazy = getattr(data, "chunks", None) is not None and hasattr(data, "compute")  # dask: computed when read
+    flags = getattr(data, "flags", None)
+    if lazy or not hasattr(data, "__setitem__") or not getattr(flags, "writeable", True):
+        return f"The data of '{layer.name}' cannot be written to: add a copy of it in memory as a layer."
     return ""
 
 
@@ -83,10 +107,16 @@ def plane_of(layer: Labels, plane: Plane) -> npt.NDArray[np.integer]:
     return np.asarray(layer.data[plane])
 
 
+def lies_in(labels: npt.NDArray[np.integer], label: int, box: Box) -> bool:
+    """Tell whether an object has pixels in a box (top, left, bottom, right) of its plane."""
+    top, left, bottom, right = box
+    return bool((labels[top:bottom, left:right] == label).any())
+
+
 def free_label(layer: Labels) -> int:
     """Return an id that no object of the layer has, nor had when its features were made."""
     known = layer.features.get("index", ())
-    return int(max(int(np.asarray(layer.data.max())), *(int(n) for n in known), 0)) + 1
+    return int(max(int(np.max(np.asarray(layer.data), initial=0)), *(int(n) for n in known), 0)) + 1
 
 
 def write(layer: Labels, plane: Plane, edit: Edit) -> None:
@@ -95,7 +125,7 @@ def write(layer: Labels, plane: Plane, edit: Edit) -> None:
     Raises
     ------
     InputError
-        An id that the layer's data type cannot hold.
+        An id that the layer's data type cannot hold, or data that cannot be written.
     """
     if not len(edit.rows):
         return
@@ -106,8 +136,28 @@ def write(layer: Labels, plane: Plane, edit: Edit) -> None:
             "Right-click it in the layer list and convert its data type.",
         )
     where = (*(np.full(len(edit.rows), n) for n in plane), edit.rows, edit.columns)
-    with layer.block_history():
-        layer.data_setitem(where, edit.values.astype(layer.dtype))
+    put(layer, where, edit.values.astype(layer.dtype))
+
+
+def put(layer: Labels, where: tuple[npt.NDArray[np.integer], ...], values: npt.NDArray[np.integer]) -> None:
+    """Set pixels as one step of the layer's history; what fails halfway is taken back.
+
+    Raises
+    ------
+    InputError
+        The layer takes no pixels.
+    """
+    before = np.array(layer.data[where])
+    try:
+        with layer.block_history():
+            layer.data_setitem(where, values)
+    except Exception as err:  # of napari, or of whatever array the layer holds
+        layer._staged_history = []  # else napari adds it to the next step
+        if not np.array_equal(layer.data[where], before):
+            layer.data[where] = before
+        raise InputError(
+            f"'{layer.name}' could not be changed ({type(err).__name__}).", "Show the layer, and try again."
+        ) from err
 
 
 # -- what belongs to a labels layer --------------------------------------------------------------------

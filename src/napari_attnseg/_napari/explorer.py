@@ -54,12 +54,12 @@ class Explorer:
     def __init__(self, viewer: ViewerModel, session: Session) -> None:
         self._viewer, self._session = viewer, session
         self.question = Question()
-        self.view: View | None = None
         self.smooth = False
         self.fixed: tuple[float, float] | None = None
         self.laying = False  # while it removes layers of its own itself
         self._pins: WeakKeyDictionary[Image, tuple[Pin, ...]] = WeakKeyDictionary()
         self._map: tuple[AttentionTape, tuple[Any, ...], FieldMap] | None = None
+        self._view: tuple[AttentionTape, View] | None = None
         self._other: tuple[AttentionTape, AttentionTape] | None = None  # of the run, of the second model
         self._synced: tuple[AttentionTape, Any, AttentionTape] | None = None
 
@@ -85,6 +85,12 @@ class Explorer:
                 fresh = with_readout(run.tape, run.encoded, run.plane, run.params)
             self._synced = (run.tape, run.params, fresh)
         return self._synced[2]
+
+    @property
+    def view(self) -> View | None:
+        """What is shown of the run's tape; None when nothing was asked of it yet."""
+        run = self.run
+        return self._view[1] if self._view and run is not None and run.tape is self._view[0] else None
 
     @property
     def other(self) -> AttentionTape | None:
@@ -248,12 +254,12 @@ class Explorer:
             :meth:`show_outline`, a moment later.
         """
         run, view = self.run, self.answer()
-        if run is None or view is None:
+        if run is None or run.tape is None or view is None:
             return None
         view = views.steadied(view, self.view) if steady else view
         if self.fixed is not None and view.info.get("show") in ("row", "object"):
             view = replace(view, limits=self.fixed)
-        self.view = view
+        self._view = run.tape, view
         layer = overlay.show(self._viewer.layers, run.image, run.source, run.plane, view)
         overlay.set_smooth(layer, self.smooth)
         self._show_beside(run, view)
@@ -309,7 +315,6 @@ class Explorer:
             overlay.remove(self._viewer.layers, image)
             pins.clear(self._viewer.layers, image)
         self._pins.pop(image, None)
-        self.view = None
 
     # -- pins ---------------------------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_attnseg._napari.canvas import shows_planes
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
@@ -75,9 +77,9 @@ class CanvasMouse:
 
     @property
     def free(self) -> bool:
-        """Whether no tool of the active layer wants the mouse, in the 2-D view."""
+        """Whether no tool of the active layer wants the mouse, and planes of Y and X are shown."""
         layer = self._viewer.layers.selection.active
-        return self._viewer.dims.ndisplay == 2 and (layer is None or str(layer.mode) == "pan_zoom")
+        return shows_planes(self._viewer) and (layer is None or str(layer.mode) == "pan_zoom")
 
     def _on_move(self, _viewer: Any, event: Any) -> None:
         if self.free:
@@ -89,7 +91,7 @@ class CanvasMouse:
         start = np.asarray(event.pos, dtype=float)
         world = tuple(event.position)
         keys = {str(getattr(key, "name", key)) for key in event.modifiers}
-        ours = event.button == 1 and keys <= {"Shift"} and self._viewer.dims.ndisplay == 2
+        ours = event.button == 1 and keys <= {"Shift"} and shows_planes(self._viewer)
         yield
         moved = 0.0
         while event.type == "mouse_move":

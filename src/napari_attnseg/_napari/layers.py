@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from napari_attnseg.records import Segmentation
 
 META = "attnseg"  # our key in ``layer.metadata``
+_NAME = " · attnseg labels"  # behind the image's name
 _LETTERS = {
     "t": "T", "time": "T", "frame": "T", "z": "Z", "depth": "Z", "slice": "Z", "plane": "Z",
     "c": "C", "ch": "C", "channel": "C", "channels": "C",
@@ -169,8 +170,9 @@ def show_result(
 ) -> tuple[Shown, Shown | None]:
     """Put a segmentation on the canvas in a fresh Labels layer.
 
-    The layer of the run before is swapped out when nobody edited it; a layer that the user made or
-    edited is never touched: the new one then takes a number behind its name.
+    The layer of the run before is swapped out when nobody edited it, and leaves a name that the user gave
+    it; a layer that the user made or edited is never touched: the new one then takes a number behind its
+    name.
 
     Returns
     -------
@@ -179,15 +181,18 @@ def show_result(
     """
     data = _with_channel_step(segmentation.labels, source.axes)
     planes = plane_indices(source.axes, (scope or {}).get("planes"))
-    index, swapped = len(layers), None
+    index, swapped, name = len(layers), None, f"{image.name}{_NAME}"
     if previous is not None and previous.layer in layers and not previous.edited:
         index, swapped = layers.index(previous.layer), previous
+        of = previous.layer.metadata.get(META, {}).get("image", image.name)
+        if not previous.layer.name.startswith(f"{of}{_NAME}"):
+            name = previous.layer.name  # which the user gave it
         layers.remove(previous.layer)
     elif image in layers:
         index = layers.index(image) + 1
     layer = Labels(
         copy_planes(data, planes),
-        name=f"{image.name} · attnseg labels",
+        name=name,
         features=_features(segmentation),
         metadata={META: {**_provenance(segmentation, source), **(scope or {})}},
         **labels_geometry(image, source.axes),

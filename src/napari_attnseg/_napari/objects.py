@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_attnseg._napari.classes import of_classes
 from napari_attnseg._napari.question import weighs
 from napari_attnseg._napari.shown import plane_indices
 from napari_attnseg.core.attention_objects import (
@@ -51,8 +52,15 @@ def question_mask(run: Run, label: int) -> npt.NDArray[np.bool_]:
     return mask
 
 
+def why_no_objects(run: Run) -> str:
+    """Return why single objects cannot be asked about; "" when they can."""
+    return "Labels of classes have no single objects to ask about." if of_classes(run.shown.layer) else ""
+
+
 def decided_by_attention(run: Run) -> bool:
-    """Tell whether the labels of a run are those of attention to seeds (a watershed has none)."""
+    """Tell whether the labels of a run are those of attention to seeds: not a watershed's, nor classes."""
+    if of_classes(run.shown.layer):
+        return False
     readout: str = run.params.readout
     if readout == "auto" and run.encoded is not None:
         readout = run.encoded.readout

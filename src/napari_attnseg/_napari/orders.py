@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from napari_attnseg._napari.canvas import why_no_planes
 from napari_attnseg._napari.layers import images, plane_at, source_of, visible_field
 from napari_attnseg.jobs.segment import needs_engine, segment
 from napari_attnseg.jobs.warmup import warmup
@@ -65,6 +66,17 @@ def order_for(
     field = visible_field(image, source.shape_yx) if scope == "visible field" else None
     planes = (plane,) if scope in ("visible field", "current plane") else None
     return Order(image, source, params, planes, field, plane, scope)
+
+
+def why_unknown(viewer: ViewerModel, source: ImageSource | None, scope: Scope) -> str:
+    """Return why the canvas does not tell what a scope means; "" when it does.
+
+    An image of one plane has a current plane in every view.
+    """
+    planes = source is not None and bool(source.plane_axes)
+    if scope == "visible field" or (scope == "current plane" and planes):
+        return why_no_planes(viewer, f"The {scope} is known")
+    return ""
 
 
 def chosen_images(viewer: ViewerModel, image: Image | None, scope: Scope) -> list[Image]:

@@ -100,7 +100,7 @@ def outside_field(run: Run, pixel: tuple[int, int]) -> str:
     return ""
 
 
-def hint_words(run: Run | None, here: bool, what: str, following: bool) -> str:
+def hint_words(run: Run | None, here: bool, what: str, following: bool, canvas: str = "") -> str:
     """Say what can be done now.
 
     Parameters
@@ -111,11 +111,15 @@ def hint_words(run: Run | None, here: bool, what: str, following: bool) -> str:
         What is chosen to be shown.
     following : bool
         Whether the query follows the mouse.
+    canvas : str
+        Why nothing can be asked in what the canvas shows; "" when it can.
     """
     if run is None:
         return "Run the attention network on an image; its attention is shown here after the run."
     if not has_attention(run):
         return "The last run used a classic method, which has no attention."
+    if canvas:
+        return canvas
     if run.tape is None:
         return "Click a pixel of the image to record the attention of this plane."
     if not here:

@@ -10,6 +10,7 @@ import numpy as np
 
 from napari_attnseg._napari.classes import known_classes, name_filled, numbers_of
 from napari_attnseg._napari.corrections import Pair, known_pixels
+from napari_attnseg._napari.edits import not_writable, put
 from napari_attnseg._napari.kept import Kept
 from napari_attnseg._napari.layers import META
 from napari_attnseg._napari.orders import Order, run_orders
@@ -135,14 +136,17 @@ def _top(pair: Pair) -> int:
 def apply(session: Session, made: Refill) -> int:
     """Write a refill into its layer as one step that ctrl+z takes back; return the pixels that changed.
 
-    What the user drew since the merge is looked at again.
+    What the user drew since the merge is looked at again.  A hidden layer is shown: napari keeps no history
+    of one that it never drew.
 
     Raises
     ------
     InputError
-        The layer's numbers are too small for the new objects.
+        The layer's numbers are too small for the new objects, or its data cannot be written.
     """
     pair, layer = made.pair, made.pair.labels
+    if why := not_writable(layer):
+        raise InputError(why)
     where: list[tuple[npt.NDArray[np.int64], ...]] = []
     values: list[npt.NDArray[np.int32]] = []
     version = _version(pair, made.planes)
@@ -165,8 +169,9 @@ def apply(session: Session, made: Refill) -> int:
             f"The layer '{layer.name}' can hold numbers up to {np.iinfo(layer.data.dtype).max} only.",
             "Right-click it, convert it to int32, and run again.",
         )
-    with layer.block_history():
-        layer.data_setitem(tuple(np.concatenate(parts) for parts in zip(*where, strict=True)), flat)
+    if flat.size and not layer.visible:
+        layer.visible = True
+    put(layer, tuple(np.concatenate(parts) for parts in zip(*where, strict=True)), flat)
     if made.numbers is not None:
         name_filled(layer, made.numbers)
     _rename_features(layer, made.segmentation, ids)

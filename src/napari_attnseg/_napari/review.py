@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import ValidationError
 
+from napari_attnseg._napari.classes import of_classes
 from napari_attnseg._napari.corrections import Pair, pairs
 from napari_attnseg._napari.edits import key_of, plane_shown, run_of
 from napari_attnseg._napari.layers import META
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Labels
 
+    from napari_attnseg._napari.kept import Kept
     from napari_attnseg._napari.session import Session
     from napari_attnseg.core.ranking import Suspect
     from napari_attnseg.engine import Engine
@@ -45,6 +47,8 @@ class Question:
         Copies of the planes as they were when the question was put.
     done : mapping of PlaneKey to set of int
         Objects that the user drew, corrected or accepted.
+    kept : Kept or None
+        What was predicted for the layer when the question was put.
     """
 
     pair: Pair
@@ -52,6 +56,7 @@ class Question:
     labels: dict[PlaneKey, npt.NDArray[np.int32]]
     done: dict[PlaneKey, set[int]]
     encoded: Encoded | None
+    kept: Kept | None = None
 
 
 def pair_of(viewer: ViewerModel, session: Session, layer: Labels | None) -> Pair | None:
@@ -65,7 +70,7 @@ def why_not(viewer: ViewerModel, session: Session, layer: Labels | None) -> str:
         return "Run a segmentation, or add a Labels layer over an image."
     if pair_of(viewer, session, layer) is None:
         return f"No image of the size of '{layer.name}' is open."
-    if _stored_params(layer).get("task") == "classes":
+    if of_classes(layer):
         return "Labels of classes have no single objects to rank."
     return ""
 
@@ -96,7 +101,7 @@ def question(viewer: ViewerModel, session: Session, layer: Labels, every_plane: 
     done = {key: done_ids(pair, key, plane) for key, plane in labels.items()}
     params = _params(pair, model)
     run = run_of(session, layer)
-    return Question(pair, params, labels, done, run.encoded if run is not None else None)
+    return Question(pair, params, labels, done, run.encoded if run is not None else None, session.kept(layer))
 
 
 def done_ids(pair: Pair, key: PlaneKey, labels: npt.NDArray[np.int32]) -> set[int]:
@@ -147,6 +152,11 @@ def show_scores(layer: Labels, ranking: Ranking) -> None:
     scores = {label: round(score, 3) for label, score in ranking.scores.items()}
     if scores:
         set_feature(layer, SCORE, scores, default=float("nan"))
+
+
+def outdated(session: Session, asked: Question) -> bool:
+    """Tell whether a run or another readout wrote the layer anew since the question: ids may mean others."""
+    return session.kept(asked.pair.labels) is not asked.kept
 
 
 def done_of(asked: Question, listed: Sequence[Suspect]) -> list[bool]:

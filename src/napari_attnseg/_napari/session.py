@@ -37,6 +37,8 @@ class Run:
         The plane the tape belongs to.
     tape : AttentionTape or None
         Queries and keys for the overlay.
+    before : Run or None
+        The run whose layer was replaced, without its maps.
     """
 
     image: Image
@@ -48,6 +50,7 @@ class Run:
     replaced: Shown | None
     plane: PlaneKey
     tape: AttentionTape | None = None
+    before: Run | None = None
 
     @property
     def nbytes(self) -> int:
@@ -131,6 +134,9 @@ class Session:
 
     def put_run(self, run: Run, limit: int) -> None:
         """Keep a run as the newest of its image, and forget the maps of old ones beyond ``limit`` bytes."""
+        old = self._state.run_of(run.image)
+        if old is not None and old.shown is run.replaced:
+            run = replace(run, before=replace(old, encoded=None, replaced=None, before=None))
         runs = [other for other in self._state.runs if other.image is not run.image]
         room, kept = limit - run.nbytes, []
         for other in reversed(runs):

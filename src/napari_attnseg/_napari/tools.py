@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from app_model.types import KeyCode, KeyMod
@@ -16,6 +18,7 @@ from napari_attnseg._napari.edits import (
     Spot,
     free_label,
     kept_at,
+    lies_in,
     plane_of,
     plane_shown,
     spot_at,
@@ -33,7 +36,10 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Labels
 
+    from napari_attnseg._napari.edits import Box
     from napari_attnseg._napari.session import Session
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +76,17 @@ TOOLS = {
 }  # fmt: skip
 _OFF = "Choose a tool and click, or put the mouse on an object and press the key."
 _PLAIN = {"delete": edits.delete, "grow": edits.grow, "shrink": edits.shrink, "fill": edits.fill}
-_STEPS = 200  # of undo; napari keeps 100
+_STEPS = 100  # of undo; as many as napari keeps
 _UNDO = KeyMod.CtrlCmd | KeyCode.KeyZ
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """Objects that were marked or unmarked, and how many steps napari's history had then."""
+
+    labels: frozenset[int]
+    on: bool
+    depth: int
 
 
 class Tools:
@@ -92,10 +107,9 @@ class Tools:
         self._tool = ""
         self._arming = False
         self._first = 0  # the object that others are merged into
-        self._pointed: tuple[Spot, Any] | None = None  # an object that was brought into view, and the mouse
-        self._done: deque[frozenset[int] | None] = deque(
-            maxlen=_STEPS
-        )  # newest last: accepted ids; None: a paint
+        # an object that was brought into view, its box, and where the mouse was
+        self._pointed: tuple[Spot, Box | None, Any] | None = None
+        self._marks: WeakKeyDictionary[Labels, deque[_Mark]] = WeakKeyDictionary()  # newest last
         self._bound: list[Any] = []
 
     @property
@@ -145,7 +159,6 @@ class Tools:
             (self._bind if on else self._unbind)(self._layer)
 
     def _bind(self, layer: Labels) -> None:
-        self._done.clear()
         layer.events.paint.connect(self._on_paint)
         layer.events.mode.connect(self._on_mode)
         for name, tool in TOOLS.items():
@@ -230,31 +243,47 @@ class Tools:
         elif self._layer is not None:
             self._try(lambda: self.act(name, self._meant()))
 
-    def point_at(self, plane: tuple[int, ...], label: int) -> None:
-        """Let keys act on an object, which was brought into view, until the mouse moves."""
-        self._pointed = (Spot(plane, (0, 0), label), tuple(self._viewer.cursor.position)) if label else None
+    def point_at(self, plane: tuple[int, ...], label: int, box: Box | None = None) -> None:
+        """Let keys act on an object, which was brought into view, until the mouse moves.
+
+        Parameters
+        ----------
+        box : tuple of int, optional
+            (top, left, bottom, right) in which the object must still lie when a key is pressed.
+        """
+        mouse = tuple(self._viewer.cursor.position)
+        self._pointed = (Spot(plane, (0, 0), label), box, mouse) if label else None
 
     def _meant(self) -> Spot:
         """Return the object that was brought into view, else the one under the mouse."""
         mouse = tuple(self._viewer.cursor.position)
-        if self._pointed is not None and self._pointed[1] == mouse:
-            return self._pointed[0]
-        self._pointed = None
-        return self._spot(mouse)
+        if self._pointed is None or self._pointed[2] != mouse:
+            self._pointed = None
+            return self._spot(mouse)
+        layer, (spot, box, _) = self._ready(), self._pointed
+        if box is not None and not lies_in(plane_of(layer, spot.plane), spot.label, box):
+            raise InputError(f"Object {spot.label} is not there any more.", "Go on, or rank again.")
+        return spot
 
     def _try(self, do: Callable[[], str]) -> None:
         try:
             text, error = do(), False
         except AttnSegError as err:
             text, error = str(err), True
+        except Exception as err:  # of whatever array the layer holds
+            _log.warning("a correction failed", exc_info=err)
+            text, error = f"This layer could not be corrected ({type(err).__name__}: {err}).", True
         self.said.emit(text, error)
 
-    def _spot(self, world: Any) -> Spot:
-        layer = self._layer
-        why = why_not(self._viewer, layer)
-        if why or layer is None:
+    def _ready(self) -> Labels:
+        """Return the layer; ``InputError`` where it cannot be corrected as it is shown."""
+        why = why_not(self._viewer, self._layer)
+        if why or self._layer is None:
             raise InputError(why)
-        spot = spot_at(self._viewer, layer, world)
+        return self._layer
+
+    def _spot(self, world: Any) -> Spot:
+        spot = spot_at(self._viewer, self._ready(), world)
         if spot is None or spot.label == 0:
             raise InputError("There is no object here.", "Put the mouse on an object.")
         return spot
@@ -291,28 +320,28 @@ class Tools:
         """Mark objects as checked, or take the mark away; return what was done."""
         assert self._layer is not None
         set_checked(self._layer, labels, on)
-        self._done.append(frozenset(labels) if on else frozenset(-n for n in labels))
+        marks = self._marks.setdefault(self._layer, deque(maxlen=_STEPS))
+        marks.append(_Mark(frozenset(labels), on, len(self._layer._undo_history)))
         self.edited.emit()
         words = ", ".join(str(n) for n in sorted(labels))
         return f"Object {words} accepted." if on else f"Object {words} is no longer accepted."
 
     def undo(self) -> None:
         """Take back the last edit of the layer, ours or napari's, or the last accepted mark."""
-        if self._layer is None:
+        layer = self._layer
+        if layer is None:
             return
-        last = self._done.pop() if self._done else None
-        if last is None:
-            self._layer.undo()
+        marks = self._marks.get(layer)
+        if marks and marks[-1].depth >= len(layer._undo_history):  # made after the last step
+            last = marks.pop()
+            set_checked(layer, last.labels, on=not last.on)
         else:
-            set_checked(self._layer, {abs(n) for n in last}, on=min(last) < 0)
+            layer.undo()
         self.edited.emit()
 
     def cut(self, points: list[tuple[float, ...]]) -> str:
         """Split the object that a stroke runs over; ``points`` are world positions."""
-        layer = self._layer
-        why = why_not(self._viewer, layer)
-        if why or layer is None:
-            raise InputError(why)
+        layer = self._ready()
         path = np.array([data_position(layer, point)[-2:] for point in points])
         plane = plane_shown(self._viewer, layer)
         labels = plane_of(layer, plane)
@@ -322,7 +351,11 @@ class Tools:
         return edit.text
 
     def _on_paint(self, event: Any = None) -> None:
-        self._done.append(None)
+        layer = self._layer
+        if layer is not None and (marks := self._marks.get(layer)):
+            top = len(layer._undo_history) - 1  # every mark is older than this step
+            for n, mark in enumerate(marks):
+                marks[n] = replace(mark, depth=min(mark.depth, top))
         self.edited.emit()
 
     # -- the mouse ----------------------------------------------------------------------------------

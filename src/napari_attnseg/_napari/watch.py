@@ -35,6 +35,7 @@ class LayerWatch:
             (viewer.layers.selection.events.changed, self._on_selected),
             (viewer.dims.events.current_step, self._on_moved),
             (viewer.dims.events.ndisplay, self._on_moved),
+            (viewer.dims.events.order, self._on_moved),
         ]
         for emitter, slot in self._pairs:
             emitter.connect(slot)

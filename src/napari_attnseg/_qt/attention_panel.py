@@ -8,21 +8,25 @@ from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QApplication, QVBoxLayout, QWidget
 
 from napari_attnseg._napari import asking, overlay, views
+from napari_attnseg._napari.canvas import shows_planes, why_no_planes
+from napari_attnseg._napari.curtain import Curtain
 from napari_attnseg._napari.explorer import Explorer
-from napari_attnseg._napari.layers import META, plane_at
-from napari_attnseg._napari.objects import decision_words, labels_plane, object_words
+from napari_attnseg._napari.layers import plane_at
+from napari_attnseg._napari.objects import decision_words, labels_plane, object_words, why_no_objects
 from napari_attnseg._napari.question import (
     OBJECT,
     PIXEL,
     SURE,
     has_attention,
     hint_words,
+    of_pixel,
     outside_field,
     same_run,
     widest_block,
 )
 from napari_attnseg._qt.attention_checks import CheckSection
 from napari_attnseg._qt.attention_jobs import Asker, once
+from napari_attnseg._qt.attention_layers import AttentionLayers
 from napari_attnseg._qt.attention_models import ModelsSection
 from napari_attnseg._qt.attention_mouse import MouseAsker
 from napari_attnseg._qt.attention_sections import DisplaySection, ObjectsSection, PinsSection, button
@@ -54,11 +58,10 @@ class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.explorer = Explorer(viewer, session)
         self.asker = Asker(jobs, self)
         self.mouse = MouseAsker(viewer, self.explorer, self)
+        self.curtain = Curtain(viewer, session)
+        self._layers = AttentionLayers(viewer, self.explorer, self.curtain, self)
         self._listening = False
-        self._gone: list[Any] = []
-        self._unpinned: list[int] = []
         self._plane_timer = once(self, _SETTLE, self._elsewhere)
-        self._tidy_timer = once(self, 0, self._tidy)
         self._words_timer = once(self, _WORDS, self._say_view)
         self._build(jobs)
         self._connect()
@@ -78,9 +81,7 @@ class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.models = ModelsSection(self.explorer, self.asker)
         self.checks = CheckSection(self._session, self.explorer, self.asker)
         self.display = DisplaySection(self.explorer)
-        self.copy_button = button(
-            "Copy as command", "attnseg_copy", "Copy the command that writes this attention row to files."
-        )
+        self.copy_button = button("Copy as command", "attnseg_copy", _COPY_HELP)
         for widget in (
             self.hint, self.form, self.decision, self.caption, self.job_bar, self.pins, self.objects,
             self.models, self.checks, self.display, self.copy_button,
@@ -100,16 +101,16 @@ class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.copy_button.clicked.connect(self.copy_command)
         self.asker.failed.connect(self._on_failed)
         self._session.changed.connect(self._on_session)
-        self._viewer.layers.events.removed.connect(self._on_removed)
+        self._layers.cleared.connect(self.refresh)
+        self._layers.unpinned.connect(self.pins.remove)
 
     def release(self) -> None:
         """Let go of the session, the layers and the canvas."""
         self._session.changed.disconnect(self._on_session)
-        self._viewer.layers.events.removed.disconnect(self._on_removed)
+        self._layers.release()
         self.listen(False)
         self.asker.cancel()
         self._plane_timer.stop()
-        self._tidy_timer.stop()
         self._words_timer.stop()
 
     def listen(self, on: bool) -> None:
@@ -118,14 +119,19 @@ class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.mouse.listen(on)
         if on:
             self.models.fill(self._card_id())
+            if self.explorer.view is None:
+                self._ask()  # of an image that was chosen while another tab was in front
             self.on_moved()
 
     # -- keeping the panel right --------------------------------------------------------------------
 
     def refresh(self) -> None:
         """List what the tape of the run has and say what to do."""
-        tape = self._tape
-        self.form.fill(tape, widest_block(tape) if tape is not None else "")
+        tape, run = self._tape, self.explorer.run
+        why = why_no_objects(run) if run is not None else ""
+        self.form.fill(tape, widest_block(tape) if tape is not None else "", why)
+        if self.objects.allow(why):
+            self.explorer.change(**self.objects.values())
         self.explorer.change(**self.form.values())
         shown = tape is not None
         for widget in (self.pins, self.objects, self.models, self.checks, self.display):
@@ -133,9 +139,12 @@ class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.copy_button.setVisible(shown)
         self.pins.refresh()
         self.models.fill(self._card_id())
-        if not shown:
+        if self.explorer.view is None:
             set_note(self.caption, "")
             set_note(self.decision, "")
+            self.mouse.say_value()
+        if self.curtain.is_open:
+            self.curtain.arrange()
         self.checks.refresh()
         self.say()
 
@@ -143,8 +152,11 @@ class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         """Say what can be done here and now."""
         run = self._session.state.run
         here = run is None or self.explorer.plane_now() == run.plane
-        following = self.form.follow_box.isChecked()
-        set_note(self.hint, hint_words(run, here, self.form.what, following))
+        form, canvas = self.form, why_no_planes(self._viewer, "Attention is asked")
+        set_note(self.hint, hint_words(run, here, form.what, form.follow_box.isChecked(), canvas))
+        asked = of_pixel(self.explorer.question)
+        self.copy_button.setEnabled(asked)
+        self.copy_button.setToolTip(_COPY_HELP if asked else _NO_COPY)
 
     @property
     def _tape(self) -> AttentionTape | None:
@@ -163,6 +175,8 @@ class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         before, now = old.run_of(new.image), new.run
         if new.image is not old.image or (now and now.tape) is not (before and before.tape):
             self.refresh()
+            if new.image is not old.image and self._listening:
+                self._ask()
         elif now is not before:
             self.checks.refresh()
             self.say()
@@ -183,6 +197,8 @@ class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         run, plane = self.explorer.run, self.explorer.plane_now()
         if run is None or plane is None or plane == run.plane or not has_attention(run):
             return False
+        if not shows_planes(self._viewer):
+            return False  # no plane is looked at
         if self.explorer.question.label:
             self.explorer.change(label=0, second=0)  # ids of the plane before
         self._record(run, plane)
@@ -194,6 +210,7 @@ class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         """Record the tape of a finished run, then show what was received."""
         if not has_attention(run):
             self.refresh()
+            self.curtain.arrange()
             return
         if run.image is self._session.state.image:
             self.explorer.change(pixel=None, label=0, second=0)
@@ -220,7 +237,7 @@ class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self._ask()
         elif made.made is not None and run.image in self._viewer.layers:  # another image was chosen
             view = views.map_view(made.tape, made.made)
-            overlay.show(self._viewer.layers, run.image, run.source, plane, view)
+            self.curtain.settle(overlay.show(self._viewer.layers, run.image, run.source, plane, view))
 
     def ask(self, world: tuple[float, ...], pin: bool = False) -> None:
         """Ask about the pixel or object at a world position; records a tape where none is kept."""
@@ -378,23 +395,6 @@ class AttentionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             QApplication.clipboard().setText(words)
             set_note(self.hint, f"Copied: {words}")
 
-    # -- layers that go -----------------------------------------------------------------------------
 
-    def _on_removed(self, event: Any) -> None:
-        """Clear what belongs to an image that is gone; later, because napari is still removing."""
-        layer = event.value
-        if META not in layer.metadata:
-            self._gone.append(layer)
-        elif not self.explorer.laying:
-            self._unpinned += [pin.number for pin in self.explorer.pins_of_layer(layer)]
-        self._tidy_timer.start()
-
-    def _tidy(self) -> None:
-        gone, self._gone = [layer for layer in self._gone if layer not in self._viewer.layers], []
-        for layer in gone:
-            self.explorer.clear(layer)
-        if gone:
-            self.refresh()
-        if self._unpinned:
-            numbers, self._unpinned = self._unpinned, []
-            self.pins.remove(numbers)
+_COPY_HELP = "Copy the command that writes this attention row to files."
+_NO_COPY = "Click a pixel first: the command writes what one pixel looks at."

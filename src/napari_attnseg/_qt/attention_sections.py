@@ -145,7 +145,7 @@ class ObjectsSection(Section):
 
     def __init__(self) -> None:
         super().__init__("Objects", "attnseg_objects_section")
-        self.help = note("Click an object; Shift+click a second one to see who looks at whom.")
+        self.help = note(_OBJECTS_HELP, name="attnseg_objects_help")
         self.column.addWidget(self.help)
         layout = form()
         self.first = self._spin("attnseg_object", "Id of the object in the labels of the run.")
@@ -179,9 +179,22 @@ class ObjectsSection(Section):
             self.put(0, second=second)
         set_note(self.words, "")
 
+    def allow(self, why: str) -> bool:
+        """Offer objects unless there is a reason not to; tell whether a choice was forgotten for it."""
+        forgotten = bool(why) and any(self.values().values())
+        if why:
+            self.forget()
+        for spin in (self.first, self.second):
+            spin.setEnabled(not why)
+        self.help.setText(why or _OBJECTS_HELP)
+        return forgotten
+
     def values(self) -> dict[str, int]:
         """Return the fields of the question that are chosen here."""
         return {"label": self.first.value(), "second": self.second.value()}
+
+
+_OBJECTS_HELP = "Click an object; Shift+click a second one to see who looks at whom."
 
 
 class DisplaySection(Section):

@@ -111,6 +111,7 @@ class QuestionForm(QWidget):  # type: ignore[misc]
         self._layout.addRow("", self.follow_box)
         self.follow_box.toggled.connect(self.followed.emit)
         self.tape: AttentionTape | None = None
+        self._no_objects = ""
 
     @property
     def what(self) -> str:
@@ -130,9 +131,17 @@ class QuestionForm(QWidget):  # type: ignore[misc]
             "value": bool(self.value_box.currentData()),
         }
 
-    def fill(self, tape: AttentionTape | None, widest: str) -> None:
-        """List the blocks of a tape; the block chosen before stays where it has one of that name."""
-        self.tape = tape
+    def fill(self, tape: AttentionTape | None, widest: str, no_objects: str = "") -> None:
+        """List the blocks of a tape; the block chosen before stays where it has one of that name.
+
+        Parameters
+        ----------
+        widest : str
+            The block to choose otherwise.
+        no_objects : str
+            Why objects cannot be asked about; "" when they can.
+        """
+        self.tape, self._no_objects = tape, no_objects
         names = list(tape.blocks) if tape is not None else []
         before = self.block_box.currentData()
         with QSignalBlocker(self.block_box):
@@ -142,6 +151,9 @@ class QuestionForm(QWidget):  # type: ignore[misc]
                 kind = tape.blocks[name].kind
                 self.block_box.addItem(name if kind in name else f"{name} ({kind})", name)
             self.block_box.setCurrentIndex(self.block_box.findData(before if before in names else widest))
+        if no_objects and self.what in (OBJECT, SURE):
+            with QSignalBlocker(self.show_box):
+                self.choose(PIXEL)
         self.refresh()
 
     def refresh(self) -> None:
@@ -156,11 +168,11 @@ class QuestionForm(QWidget):  # type: ignore[misc]
                 for number in range(heads if heads > 1 else 0):
                     self.head_box.addItem(f"head {number}", str(number))
                 self.head_box.setCurrentIndex(max(self.head_box.findData(before), 0))
-                weighs = tape.has_values(block)
-                self.value_box.setEnabled(weighs)
-                self.value_box.setToolTip(_VALUE_HELP if weighs else _NO_VALUES)
-                if not weighs:
-                    self.value_box.setCurrentIndex(0)
+            weighs = tape is not None and block is not None and tape.has_values(block)
+            self.value_box.setEnabled(weighs)
+            self.value_box.setToolTip(_VALUE_HELP if weighs or tape is None else _NO_VALUES)
+            if tape is not None and not weighs:
+                self.value_box.setCurrentIndex(0)
         for box in (self.show_box, self.block_box, self.follow_box):
             box.setEnabled(tape is not None)
         self.head_box.setEnabled(self.head_box.count() > 1)
@@ -172,7 +184,7 @@ class QuestionForm(QWidget):  # type: ignore[misc]
         show_row(self._layout, self.head_box, not fixed)
 
     def _offer_maps(self) -> None:
-        """Grey out the maps that the chosen block cannot have."""
+        """Grey out the maps that the chosen block cannot have, and objects where there are none."""
         from napari_attnseg.core.attention_maps import KINDS, kinds_of
 
         block = self.block_box.currentData()
@@ -186,6 +198,10 @@ class QuestionForm(QWidget):  # type: ignore[misc]
             item = model.item(self.show_box.findData(kind))
             item.setEnabled(kind in can)
             item.setToolTip(_HELP[kind] if kind in can else "The chosen block has no such map.")
+        for kind in (OBJECT, SURE):
+            item = model.item(self.show_box.findData(kind))
+            item.setEnabled(not self._no_objects)
+            item.setToolTip(self._no_objects or _HELP[kind])
 
     def _on_changed(self, _index: int) -> None:
         if self.sender() is self.block_box or self.sender() is self.show_box:

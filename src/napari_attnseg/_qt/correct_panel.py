@@ -32,6 +32,7 @@ class CorrectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         super().__init__()
         self._viewer, self._watch = viewer, watch
         self._listed: list[Labels] = []
+        self._heard: Labels | None = None  # the layer whose visibility is listened to
         self.tools = Tools(viewer, session)
         column = QVBoxLayout(self)
         column.setContentsMargins(MARGIN, MARGIN, MARGIN, MARGIN)
@@ -87,6 +88,7 @@ class CorrectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         """Let go of the viewer, its layers and its canvas."""
         self.listen(False)
         self.tools.set_layer(None)
+        self._hear(None)
         self._viewer.layers.selection.events.active.disconnect(self._on_active)
         self.review.release()
 
@@ -99,11 +101,12 @@ class CorrectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     # -- keeping the panel right --------------------------------------------------------------------
 
     def refresh(self, *_: Any) -> None:
-        """List the Labels layers; the one that is corrected stays, else the topmost is taken."""
+        """List the Labels layers; the one that is corrected stays, else the topmost in view is taken."""
         self._listed = labels_layers(self._viewer.layers)
         current = self.tools.layer
         if current is None or current not in self._listed:
-            current = self._listed[0] if self._listed else None
+            in_view = [layer for layer in self._listed if layer.visible]
+            current = next(iter(in_view or self._listed), None)
         with QSignalBlocker(self.layer_box):
             self.layer_box.clear()
             self.layer_box.addItems([layer.name for layer in self._listed])
@@ -114,8 +117,18 @@ class CorrectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if layer is not self.tools.layer:
             self.tools.set_layer(layer)
             self._on_said("", False)
+        self._hear(layer)
         self.review.refresh()
         self.refresh_tools()
+
+    def _hear(self, layer: Labels | None) -> None:
+        """Follow what lets a layer be corrected or not."""
+        if layer is self._heard:
+            return
+        for one, on in ((self._heard, False), (layer, True)):
+            for event in () if one is None else (one.events.visible, one.events.editable):
+                (event.connect if on else event.disconnect)(self.refresh_tools)
+        self._heard = layer
 
     def _on_picked(self, index: int) -> None:
         if 0 <= index < len(self._listed):

@@ -100,10 +100,12 @@ def _write(out: Path, widget: AttentionDock) -> None:
 
 
 def _show(out: Path, viewer: Any, widget: AttentionDock) -> None:
-    """Draw outlines, so that labels and overlay can be seen together; write the window as a picture."""
+    """Show labels as outlines with the overlay over them; write the window as a picture."""
     run_ = widget.session.state.run
     if run_ is not None:
         run_.shown.layer.contour = 2
+    titles = [widget.tabs.tabText(n) for n in range(widget.tabs.count())]
+    widget.tabs.setCurrentIndex(titles.index("Attention"))  # the overlay is seen with its tab
     viewer.reset_view()
     _settle()
     write_png(out / SCREENSHOT, viewer.screenshot(canvas_only=False, flash=False))

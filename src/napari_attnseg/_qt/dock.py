@@ -172,6 +172,7 @@ class AttentionDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
     def _on_tab(self, index: int) -> None:
         name = self.tabs.tabText(index)
+        self.attention.curtain.draw(name == "Attention")
         self.attention.listen(self.isVisible() and name == "Attention")
         self.finetune.listen(self.isVisible() and name == "Fine-tune")
         self.correct.listen(self.isVisible() and name == "Correct")

@@ -68,6 +68,7 @@ class AfterBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.result.accepted.connect(self.accept)
         self.result.rolled_back.connect(self.roll_back)
         self.result.rerun_asked.connect(self.rerun)
+        sources.changed.connect(self.may_compare)
         jobs.failed.connect(self._on_failed)
         jobs.finished.connect(self._on_job_finished)
 
@@ -184,12 +185,13 @@ class AfterBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if engine is not None and engine is not self._session.state.engine:
             engine.close()
         changed = 0
-        try:
-            for one in made:
-                if one.pair.labels in self._viewer.layers:
-                    changed += apply(self._session, one)
-        except AttnSegError as err:
-            self.said.emit(str(err), True)
+        for one in made:
+            if one.pair.labels not in self._viewer.layers:
+                continue
+            try:
+                changed += apply(self._session, one)
+            except AttnSegError as err:  # the others can still be filled
+                self.said.emit(str(err), True)
         self.result.ask("")
         self.result.say(f"{changed:,} pixels are new; ctrl+z in the layer takes them back.")
         self._sources.rescan()

@@ -178,6 +178,7 @@ class DiameterRow:
         add_row(layout, info.title or "Diameter", field)
         self.field = field
         self._layout = layout
+        self._drawn = self._drawing = False  # the circle; its layers come and go by our hand
         self.unit_box.currentIndexChanged.connect(self._on_changed)
         self.spin.valueChanged.connect(self._on_changed)
         self.circle_button.toggled.connect(self._on_changed)
@@ -185,7 +186,12 @@ class DiameterRow:
         self.refresh()
 
     def refresh(self) -> None:
-        """Offer the unit of the chosen layer."""
+        """Offer the unit of the chosen layer; a circle that the user removed stays away."""
+        if self._drawing:
+            return
+        if self._drawn and circle.find(self._viewer) is None:
+            with QSignalBlocker(self.circle_button):
+                self.circle_button.setChecked(False)
         source = self._rows.source()
         unit = str(source.units[-1]) if source is not None and source.units else ""
         wanted = ["auto", "px", *([SHORT[unit]] if unit in SHORT else [])]
@@ -242,12 +248,21 @@ class DiameterRow:
         self.circle_button.setVisible(not auto)
         in_pixels = self.unit_box.currentText() in ("auto", "px")
         self.spin.setMinimum(self._low if in_pixels else 0.1)
-        source = self._rows.source()
-        if not self.circle_button.isChecked() or source is None or self._rows.image is None:
-            circle.remove(self._viewer)
-        else:
-            circle.draw(self._viewer, self._rows.image, source, self.pixels(source) or 24.0)
+        self._draw()
         self.changed.emit()
+
+    def _draw(self) -> None:
+        source, image = self._rows.source(), self._rows.image
+        self._drawing = True  # the layer list tells of every step
+        try:
+            if not self.circle_button.isChecked() or source is None or image is None:
+                circle.remove(self._viewer)
+                self._drawn = False
+            else:
+                circle.draw(self._viewer, image, source, self.pixels(source) or 24.0)
+                self._drawn = True
+        finally:
+            self._drawing = False
 
 
 def _limits(info: Any) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +41,7 @@ class ReadoutBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         super().__init__()
         self._viewer, self._session, self._jobs = viewer, session, jobs
         self._watched: Any = None
+        self._late: Any = None  # the layer of the run whose fields were changed while a job was running
         self._method = "attention"
         self._last_seconds: float | None = None
         column = QVBoxLayout(self)
@@ -126,17 +127,25 @@ class ReadoutBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self._edit_timer.start()
 
     def _on_session(self, new: Any, old: Any) -> None:
+        if new.image is not old.image:
+            self._show_params()
         if new.image is not old.image or new.runs is not old.runs or new.busy != old.busy:
             self.refresh()
+
+    def _show_params(self) -> None:
+        """Show what the labels of the chosen image were read out with."""
+        run = self._session.state.run
+        if run is not None:
+            self.form.set_values(run.params.model_dump())
 
     def _on_changed(self) -> None:
         if not self._timer.isActive():
             self._timer.start()
 
     def _on_job_finished(self, _outcome: str) -> None:
-        """Catch up with changes that were made while a job was running."""
-        run = self._session.state.run
-        if run is not None and not self.reason() and self._differs(run):
+        """Catch up with changes that were made to this run while a job was running."""
+        run, late, self._late = self._session.state.run, self._late, None
+        if run is not None and run.shown.layer is late and not self.reason() and self._differs(run):
             self._on_changed()
 
     def _differs(self, run: Run) -> bool:
@@ -144,7 +153,10 @@ class ReadoutBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
     def _apply(self) -> None:
         run = self._session.state.run
-        if run is None or run.encoded is None or self.reason() or not self._differs(run) or self._jobs.busy:
+        if run is None or run.encoded is None or self.reason() or not self._differs(run):
+            return
+        if self._jobs.busy:
+            self._late = run.shown.layer
             return
         params = run.params.model_copy(update=self.form.values())
         if self._seconds(run) <= _QUICK:
@@ -175,8 +187,10 @@ class ReadoutBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         run = self._session.state.run
         if run is None or run.replaced is None:
             return
-        shown = restore(self._viewer.layers, run.shown, run.replaced)
-        self._session.change_run(run, shown=shown, replaced=None, encoded=None)
+        old = run.before if run.before is not None else replace(run, encoded=None, replaced=None)
+        old = replace(old, shown=restore(self._viewer.layers, run.shown, run.replaced))
+        self._session.change_run(run, **{one.name: getattr(old, one.name) for one in fields(old)})
+        self._show_params()
 
 
 def _read(run: Run, params: SegmentParams) -> Segmentation:

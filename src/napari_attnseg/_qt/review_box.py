@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 SHOWN = 50  # entries of the list
 _TODO = "Object {}: A if it is right, D to delete it; N goes on."
+_ANEW = "The labels were written anew since the ranking: rank again."
 _KEYS = {"N": 1, "Shift-N": -1}
 
 
@@ -51,7 +52,7 @@ class ReviewBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._ranking: Ranking | None = None
         self._entries: list[Suspect] = []
         self._done: list[bool] = []
-        self._error = ""  # why the last ranking failed
+        self._error = ""  # why the last ranking failed or does not hold
         self._running = False  # the running job is a ranking
         self._bound: list[str] = []
         column = QVBoxLayout(self)
@@ -135,12 +136,20 @@ class ReviewBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if layer is not self._shown:
             self._shown, self._error = layer, ""
         if self._asked is not None and self._asked.pair.labels is not layer:
-            self._asked = self._ranking = None
-            self._fill()
+            self._drop("")
+        elif self._asked is not None and review.outdated(self._session, self._asked):
+            self._drop(_ANEW)
         self.rank_button.setEnabled(not reason)
         self.rank_button.setToolTip(reason or "List the objects that most want a correction.")
         self.scope_box.setVisible(layer is not None and layer.ndim > 2)
         self._say(reason)
+
+    def _drop(self, why: str) -> None:
+        """Empty the list, and say why."""
+        self._asked = self._ranking = None
+        self._error = why
+        self._tools.point_at((), 0)
+        self._fill()
 
     def _say(self, reason: str = "") -> None:
         if self._error:
@@ -236,7 +245,7 @@ class ReviewBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if self._asked is not None and self._asked.pair.labels in self._viewer.layers:
             suspect = self._entries[row]
             review.go_to(self._viewer, self._asked, suspect)
-            self._tools.point_at(self._asked.pair.index(suspect.plane), suspect.label)
+            self._tools.point_at(self._asked.pair.index(suspect.plane), suspect.label, suspect.box)
             if suspect.label:
                 self._tools.said.emit(_TODO.format(suspect.label), False)
 

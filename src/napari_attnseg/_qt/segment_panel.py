@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 from napari_attnseg._napari import cards, settings
 from napari_attnseg._napari.classes import show_as_painted
 from napari_attnseg._napari.layers import show_result, summary
-from napari_attnseg._napari.orders import SCOPES, Scope, chosen_images, order_for, run_orders
+from napari_attnseg._napari.orders import SCOPES, Scope, chosen_images, order_for, run_orders, why_unknown
 from napari_attnseg._napari.session import Run
 from napari_attnseg._qt.image_rows import DiameterRow, ImageRows
 from napari_attnseg._qt.job_bar import JobBar
@@ -111,6 +111,7 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.defaults_button.clicked.connect(self.restore_defaults)
         self._session.changed.connect(self._on_session)
         self._jobs.failed.connect(self._on_failed)
+        self._jobs.finished.connect(self._on_finished)
         self._watch.selected.connect(self.refresh)
         self._watch.moved.connect(self.refresh)
         self._watch.removed.connect(self._on_removed)
@@ -154,13 +155,17 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         """Return what Run would do now; ``InputError`` for a layer that cannot be segmented."""
         params, made = self.params(), []
         for image in chosen_images(self._viewer, self._session.state.image, self.scope):
-            axes = self.rows.axes if image is self._session.state.image else None
+            axes = self._chosen_axes(image)
             order = order_for(self._viewer, image, axes, params, self.scope)
             diameter = self.diameter.pixels(order.source)
             channel = params.channel if (params.channel or 0) < order.source.channels else None
             own = params.model_copy(update={"diameter": diameter, "channel": channel})
             made.append(order_for(self._viewer, image, axes, own, self.scope))
         return made
+
+    def _chosen_axes(self, image: Any) -> str | None:
+        """Return how the user reads the axes of an image; None is the guess."""
+        return self.rows._axes_of.get(str(image.unique_id))
 
     def reason(self) -> str:
         """Return in one sentence why Run is disabled; "" when it is not."""
@@ -174,8 +179,8 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
                 return "Select one or more image layers in the layer list."
         elif self.rows.error:
             return self.rows.error
-        if self.scope == "visible field" and self._viewer.dims.ndisplay != 2:
-            return "The visible field is known in the 2-D view only: press the 2-D/3-D button."
+        elif why := why_unknown(self._viewer, self.rows.source(), self.scope):
+            return why
         if needs_engine(self.params()):
             if self.model_box.count() == 0:
                 return "There is no model: choose a classic method, or put one in the models folder."
@@ -276,6 +281,9 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def _on_failed(self, err: AttnSegError) -> None:
         set_note(self.error_line, str(err))
 
+    def _on_finished(self, _outcome: str) -> None:
+        self._running = ()
+
     # -- running ------------------------------------------------------------------------------------
 
     _running: tuple[Any, ...] = ()
@@ -354,8 +362,10 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._session.put_run(run, settings.read().cache_bytes)
 
     def _summary(self, outcomes: list[Outcome]) -> str:
-        found = [
-            (outcome.order.source.name, self._session.state.run_of(outcome.order.image))
-            for outcome in outcomes
-        ]
-        return "\n".join(f"{name}: {summary(run.shown.layer)}" for name, run in found if run is not None)
+        lines = []
+        for order in (outcome.order for outcome in outcomes):
+            run, axes = self._session.state.run_of(order.image), self._chosen_axes(order.image)
+            if run is not None:
+                reading = f" (axes {axes})" if axes is not None else ""
+                lines.append(f"{order.source.name}{reading}: {summary(run.shown.layer)}")
+        return "\n".join(lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from qtpy.compat import isalive
 from qtpy.QtCore import QObject, Signal
 from superqt.utils import GeneratorWorker
 
@@ -34,6 +35,14 @@ class JobWorker(GeneratorWorker):  # type: ignore[misc]  # superqt's generics ar
 
     def __init__(self, job: Generator[Progress, None, Any]) -> None:
         super().__init__(_run, job)
+
+    def run(self) -> None:
+        """Work and tell; called in the thread.  It may outlive Qt's objects when the program ends."""
+        try:
+            super().run()
+        except RuntimeError:
+            if isalive(self.signals):
+                raise
 
     def work(self) -> Any:
         """Run the job to its end; called in the thread."""
