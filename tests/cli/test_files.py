@@ -140,3 +140,17 @@ def test_the_demo_replaces_its_own_files_only(image, tmp_path, capsys):
     for _ in range(2):
         assert call("demo", "--no-window", "--out", out) == 0
     assert (out / "mine.tif").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("launch", LONG),
+        ("models", "import", LONG),
+        ("models", "export", "base", "--out", LONG),
+        ("segment", LONG, "--out", "out"),
+    ],
+)
+def test_a_name_that_is_too_long_is_one_sentence(image, tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    assert "File name too long" in refused(capsys, call(*command))

@@ -65,6 +65,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _refuse(err.format_message(), _help_hint(err))
     except AttnSegError as err:
         return _refuse(err.message, err.hint)
+    except OSError as err:
+        if err.filename is None:  # no path that somebody gave
+            raise
+        return _refuse(f"'{err.filename}' cannot be used ({err.strerror}).", "Check the path and its rights.")
     except MemoryError:
         return _refuse("There is not enough memory for this.", "Take a smaller --tile, or close programs.")
     except (click.Abort, KeyboardInterrupt):
