@@ -305,7 +305,7 @@ def test_a_generated_crop_shows_the_scene_and_says_nothing_of_it():
 
 @pytest.mark.parametrize(
     ("corrections", "steps", "seconds"),
-    [(1, 120, 30), (5, 120, 45), (10, 240, 70), (20, 480, 120), (90, 480, 120)],
+    [(1, 120, 30), (5, 120, 40), (10, 240, 65), (20, 480, 115), (90, 480, 120)],
 )
 def test_more_corrections_get_more_steps_and_time(corrections, steps, seconds):
     limits = limits_of(params(steps=None), corrections)

@@ -116,7 +116,7 @@ def limits_of(params: TrainParams, corrections: int) -> Limits:
     seconds = None if params.minutes is None else 60 * params.minutes
     if params.tier == "full":
         return Limits(params.steps, seconds, most=3000, longest=1500.0, every=50, patience=8)
-    longest = float(np.clip(20 + 5 * corrections, 30, 120))
+    longest = float(np.clip(15 + 5 * corrections, 30, 120))
     if params.task == "classes":
         return Limits(params.steps, seconds, most=300, longest=longest, every=20, patience=5)
     most = int(np.clip(24 * corrections, 120, 480))  # a few have taught all they can by then
