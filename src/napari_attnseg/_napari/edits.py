@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Labels
 
+from napari_attnseg._napari.canvas import why_no_planes
 from napari_attnseg._napari.classes import of_classes
 from napari_attnseg._napari.layers import META, data_position
 from napari_attnseg.core.edits import PlaneMaps
@@ -69,11 +70,7 @@ def why_not(viewer: ViewerModel, layer: Labels | None) -> str:
         return f"'{layer.name}' is hidden: show it first."
     if not layer.editable:
         return f"'{layer.name}' is locked: press the 2-D/3-D button, or make it editable."
-    if viewer.dims.ndisplay != 2:
-        return "Objects are corrected in the 2-D view: press the 2-D/3-D button."
-    if set(viewer.dims.order[-2:]) != {viewer.dims.ndim - 2, viewer.dims.ndim - 1}:
-        return "Objects are corrected in Y and X: bring the last two axes into view."
-    return ""
+    return why_no_planes(viewer, "Objects are corrected")
 
 
 def not_writable(layer: Labels) -> str:

@@ -60,7 +60,11 @@ class ImageRows:
     @property
     def axes(self) -> str | None:
         """The chosen reading of its axes; None is the guess."""
-        return None if self.image is None else self._axes_of.get(str(self.image.unique_id))
+        return None if self.image is None else self.axes_of(self.image)
+
+    def axes_of(self, image: Image) -> str | None:
+        """The chosen reading of any image's axes; None is the guess."""
+        return self._axes_of.get(str(image.unique_id))
 
     @property
     def channel(self) -> int | None:

@@ -155,17 +155,13 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         """Return what Run would do now; ``InputError`` for a layer that cannot be segmented."""
         params, made = self.params(), []
         for image in chosen_images(self._viewer, self._session.state.image, self.scope):
-            axes = self._chosen_axes(image)
+            axes = self.rows.axes_of(image)
             order = order_for(self._viewer, image, axes, params, self.scope)
             diameter = self.diameter.pixels(order.source)
             channel = params.channel if (params.channel or 0) < order.source.channels else None
             own = params.model_copy(update={"diameter": diameter, "channel": channel})
             made.append(order_for(self._viewer, image, axes, own, self.scope))
         return made
-
-    def _chosen_axes(self, image: Any) -> str | None:
-        """Return how the user reads the axes of an image; None is the guess."""
-        return self.rows._axes_of.get(str(image.unique_id))
 
     def reason(self) -> str:
         """Return in one sentence why Run is disabled; "" when it is not."""
@@ -364,7 +360,7 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def _summary(self, outcomes: list[Outcome]) -> str:
         lines = []
         for order in (outcome.order for outcome in outcomes):
-            run, axes = self._session.state.run_of(order.image), self._chosen_axes(order.image)
+            run, axes = self._session.state.run_of(order.image), self.rows.axes_of(order.image)
             if run is not None:
                 reading = f" (axes {axes})" if axes is not None else ""
                 lines.append(f"{order.source.name}{reading}: {summary(run.shown.layer)}")
