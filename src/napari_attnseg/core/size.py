@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 COMFORT = (0.7, 3.0)  # diameters, as multiples of the canonical one, that need no zoom
 AIM = (0.8, 1.6)  # what smaller and larger ones are brought to: no further than is good for them
-ZOOM_LIMITS = (0.1, 4.0)
+ZOOM_LIMITS = (0.05, 4.0)
 COARSE = 2.0**-1.5  # the zoom of a second look, for objects too large to be seen as such at their own scale
 SURE = 0.9  # mean probability of the foreground from which on no second look is taken
 GAIN = 0.03  # by how much the second look must be surer to count
@@ -33,6 +33,14 @@ BETTER = 0.03  # by how much the votes must agree better there
 STEPS = (2.0**-0.5, 2.0**0.5)  # to the neighbouring zooms, the coarser first
 ALIKE = 2.0**0.5  # factor from the usual diameter, up to which objects are taken for the usual ones
 _FEWEST_PIXELS = 48  # side of an image in the second look, below which it is not taken
+FAR = (2.0**-3.75, 2.0**-3)  # zooms of looks for objects that fill much of a photograph, the coarser first
+_CLEAR = 0.95  # agreement of the votes in such a look, below which it does not count
+_FEW = 20  # things found so far, above which none is taken: tissue is not one large object
+_FEWEST_PIXELS_FAR = 32  # side of an image in it, below which it is not taken
+_SOFT = (0.3, 0.7)  # probabilities of the foreground of what is neither inside nor outside
+_CRISP = (
+    0.9  # width of that along the border of objects, pixels of the resized image, above which it is a glow
+)
 
 
 def estimate_diameter(maps: DenseMaps, threshold: float = 0.5) -> float | None:
@@ -113,6 +121,8 @@ def zoom_search(
     if usual is not None and (found := (yield from _as_usual(first, canonical, threshold, usual))):
         return found
     zoom, maps = yield from _by_size(first, canonical, threshold)
+    if far := (yield from _from_afar(zoom, maps, canonical, threshold)):
+        return far
     if zoom < 1 and agreement(first) < AGREED:  # large things, or crowds of small ones seen as such
         fine = yield FINE
         if agreement(fine) >= AGREED and sureness(fine.foreground, threshold) >= _SURE_OF_SMALL:
@@ -150,10 +160,45 @@ def _by_size(
     if sureness(maps.foreground, threshold) >= SURE or seen < _FEWEST_PIXELS or zoom <= _NEAR:
         return zoom, maps
     coarse = yield COARSE
-    if not _surer(coarse, maps, threshold) or not _plausible(coarse, canonical, threshold):
+    if not _surer(coarse, maps, threshold) or not _plausible(coarse, COARSE, canonical, threshold):
         return zoom, maps
     found = yield from _follow(COARSE, coarse, canonical, threshold)
     return found if _surer(found[1], maps, threshold) else (COARSE, coarse)
+
+
+def _from_afar(
+    zoom: float, maps: DenseMaps, canonical: float, threshold: float
+) -> Generator[float, DenseMaps, tuple[float, DenseMaps] | None]:
+    """Look from afar where few things were found, or none, and the network is unsure of them."""
+    if sureness(maps.foreground, threshold) >= SURE or _number(maps, threshold) > _FEW:
+        return None
+    for at in FAR:
+        if at >= _NEAR * zoom or min(maps.foreground.shape) * at < _FEWEST_PIXELS_FAR:
+            continue
+        seen = yield at
+        sure = sureness(seen.foreground, threshold) >= SURE
+        clear = sure and _plausible(seen, at, canonical, threshold) and _softness(seen, at) <= _CRISP
+        if clear and agreement(seen) >= _CLEAR:
+            return (yield from _follow(at, seen, canonical, threshold))
+    return None
+
+
+def _softness(maps: DenseMaps, zoom: float) -> float:
+    """Return how wide the border between objects and ground is, pixels of the resized image.
+
+    That of an object is about half a pixel wide, and that of uneven light one or more.
+    """
+    inside = maps.foreground > 0.5
+    border = np.count_nonzero(inside[1:] != inside[:-1]) + np.count_nonzero(inside[:, 1:] != inside[:, :-1])
+    between = np.count_nonzero((maps.foreground > _SOFT[0]) & (maps.foreground < _SOFT[1]))
+    return between * zoom / max(int(border), 1)
+
+
+def _number(maps: DenseMaps, threshold: float) -> float:
+    """Return about how many objects there are, by their area and median diameter."""
+    diameter = estimate_diameter(maps, threshold)
+    area = int((maps.foreground > threshold).sum())
+    return 0.0 if diameter is None else area / (np.pi / 4 * diameter**2)
 
 
 def _by_votes(
@@ -197,12 +242,12 @@ def _middle(x: npt.NDArray[np.float32], shape: npt.NDArray[np.int64]) -> npt.NDA
     return x[top : top + shape[0], left : left + shape[1]]
 
 
-def _plausible(coarse: DenseMaps, canonical: float, threshold: float) -> bool:
-    """Tell whether the objects of a second look have sizes that it can tell."""
+def _plausible(coarse: DenseMaps, zoom: float, canonical: float, threshold: float) -> bool:
+    """Tell whether the objects of a look at a coarse zoom have sizes that it can tell."""
     diameter, share = estimate_diameter(coarse, threshold), float((coarse.foreground > threshold).mean())
     if diameter is None or share > _FULLEST or share * coarse.foreground.size < _SMALLEST_AREA:
         return False
-    return _BELIEVED[0] <= diameter * COARSE / canonical <= _BELIEVED[1]
+    return _BELIEVED[0] <= diameter * zoom / canonical <= _BELIEVED[1]
 
 
 def _follow(
