@@ -280,6 +280,14 @@ def test_the_command_says_the_same(tmp_path):
     assert asking.command(explorer.run, explorer.question) == ""
 
 
+def test_the_command_reads_mirror_images_as_the_run_did():
+    viewer = ViewerModel()
+    explorer = explorer_on(viewer, image_of(viewer), pixel=(40, 70))
+    run = replace(explorer.run, params=explorer.run.params.model_copy(update={"mirror": "never"}))
+    words = asking.command(run, explorer.question)
+    assert words.endswith("--mirror never --out attention")
+
+
 def test_a_field_smaller_than_the_plane_is_named_and_outlined():
     viewer = ViewerModel()
     image = image_of(viewer, (96, 256))

@@ -231,4 +231,6 @@ def command(run: Run, question: Question) -> str:
     for name in ("diameter", "channel", "tile"):
         if (value := getattr(run.params, name)) is not None:
             words += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
+    if run.params.mirror != "auto":
+        words += ["--mirror", run.params.mirror]
     return shlex.join([*words, "--out", "attention"])
