@@ -11,9 +11,18 @@ from skimage.measure import regionprops
 from skimage.segmentation import find_boundaries
 
 from napari_attnseg.core import synth, tissue
+from napari_attnseg.core.camera import eight_bit, jpeg, photographed
 from napari_attnseg.core.colonies import grow
 from napari_attnseg.core.micrograph import micrograph, profiles
-from napari_attnseg.core.shapes import apart, border_distance, relabel, scatter, tessellate
+from napari_attnseg.core.pile import leaves, pile, surface
+from napari_attnseg.core.shapes import (
+    apart,
+    border_distance,
+    largest_pieces,
+    relabel,
+    scatter,
+    tessellate,
+)
 from napari_attnseg.core.synth import SCENES, fluorescence, packed, photo
 from napari_attnseg.core.tissue import stained
 
@@ -26,6 +35,9 @@ FORMS = {
     "packed": ("uint8", 2),
     "colony": ("uint8", 2),
     "micrograph": ("uint8", 2),
+    "pile": ("uint8", 3),
+    "cytoplasm": ("uint16", 2),
+    "relief": ("uint8", 2),
 }
 
 
@@ -44,7 +56,7 @@ def test_scene_forms(name: str) -> None:
     assert not np.array_equal(image, SCENES[name]((96, 130), 6)[0])
 
 
-@pytest.mark.parametrize("name", [n for n in SCENES if n not in ("packed", "micrograph")])
+@pytest.mark.parametrize("name", [n for n in SCENES if n not in ("packed", "micrograph", "pile")])
 def test_objects_can_be_seen(name: str) -> None:
     """In two thirds of the scenes the mean or the spread of some channel differs inside."""
     told = 0
@@ -145,7 +157,7 @@ def test_the_ground_of_a_photograph_is_textured_around_nothing() -> None:
     """Some of it has sharp edges: gravel."""
     sharp = 0
     for seed in range(40):
-        ground = synth._surface(np.random.default_rng(seed), (120, 90), 20.0)
+        ground = surface(np.random.default_rng(seed), (120, 90), 20.0)
         assert ground.shape == (120, 90)
         assert abs(ground.mean()) < 0.15
         assert 0.01 < ground.std() < 0.2
@@ -234,3 +246,90 @@ def test_cells_of_a_colony_lie_side_by_side() -> None:
     apart = np.array([turns[a] - turns[b] for a, b in pairs if a in turns and b in turns])
     apart = np.abs((apart + np.pi / 2) % np.pi - np.pi / 2)
     assert np.median(apart) < 0.25
+
+
+def test_leaves_hide_what_lies_behind_them() -> None:
+    things, share = leaves((160, 160), np.random.default_rng(3), 30.0, 1.0, 0.3)
+    assert (things > 0).all()
+    assert len(share) == things.max() + 1
+    assert share[1] == pytest.approx(1)  # the first one lies on top
+    assert np.median(share[-20:]) < 0.5  # the last ones fill gaps
+    sparse, _ = leaves((160, 160), np.random.default_rng(3), 30.0, 0.2, 0.3)
+    assert 0.2 <= (sparse > 0).mean() < 0.5
+
+
+def test_leaves_vary_in_size_as_they_are_told() -> None:
+    """Of those that lie nearly alone the diameters spread by what was asked for."""
+
+    def spread(by: float) -> float:
+        rng, found = np.random.default_rng(0), []
+        for _ in range(12):
+            things, share = leaves((256, 256), rng, 20.0, 0.1, by)
+            areas = np.bincount(things.ravel(), minlength=len(share))
+            whole = (share > 0.95) & (areas > 0)
+            whole[np.concatenate([things[0], things[-1], things[:, 0], things[:, -1]])] = False
+            found.extend(np.log(np.sqrt(areas[1:][whole[1:]])))
+        return float(np.std(found))
+
+    assert spread(0.7) > 1.6 * spread(0.15)
+
+
+def test_what_is_hidden_for_the_most_part_is_not_labelled() -> None:
+    """Fewer things are labelled than lie there, and each of them is in one piece."""
+    _, labels = pile((192, 192), 8, diameter=16.0)
+    pieces = relabel(labels)
+    assert pieces.max() == labels.max()
+    assert np.bincount(labels.ravel())[1:].min() >= 12
+
+
+def test_the_largest_piece_of_every_object_is_kept() -> None:
+    labels = np.array([[1, 1, 0, 2, 2], [0, 0, 0, 2, 2], [1, 1, 1, 0, 3]], dtype=np.int32)
+    kept = largest_pieces(labels, smallest=2)
+    np.testing.assert_array_equal(kept > 0, [[0, 0, 0, 1, 1], [0, 0, 0, 1, 1], [1, 1, 1, 0, 0]])
+    assert sorted(np.unique(kept)) == [0, 1, 2]
+    assert kept.dtype == np.int32
+    assert not largest_pieces(np.zeros((3, 3), np.int32), 1).any()
+
+
+def test_cells_of_one_field_differ_in_brightness_and_dim_ones_are_labelled() -> None:
+    ratios = []
+    for seed in range(8):
+        image, labels = synth.SCENES["cytoplasm"]((192, 192), seed, diameter=30.0, density=0.2)
+        means = [r.intensity_mean for r in regionprops(labels, image) if r.area > 100]
+        ratios.append(max(means) / max(min(means), 1.0))
+    assert max(ratios) > 4
+
+
+def test_relief_is_light_on_one_side_of_a_cell_and_dark_on_the_other() -> None:
+    """Across cells the two sides differ more than across equal pieces of the ground."""
+    told = 0
+    for seed in range(6):
+        image, labels = synth.SCENES["relief"]((192, 192), seed, diameter=40.0, density=0.25, kind="ellipse")
+        grey = image.astype(float)
+        border = find_boundaries(labels, mode="inner")
+        ground = ~binary_dilation(labels > 0, iterations=4)
+        told += grey[border].std() > 1.2 * (grey[ground] - np.median(grey[ground])).std()
+    assert told >= 4
+
+
+def test_jpeg_keeps_the_form_and_loses_more_at_a_lower_quality() -> None:
+    image, _ = stained((96, 120), 2)
+    grey, _ = fluorescence((96, 120), 2)
+    lost = [np.abs(jpeg(image, q).astype(int) - image).mean() for q in (90, 30)]
+    assert 0 < lost[0] < lost[1] < 20
+    small = (grey // 16).astype(np.uint8)
+    assert jpeg(small, 50).shape == small.shape
+    assert jpeg(small, 50).dtype == np.uint8
+
+
+def test_a_share_of_the_photographs_shows_the_blocks_of_jpeg() -> None:
+    """Where a scene was compressed, steps between blocks of 8 pixels are larger than within them."""
+    rng = np.random.default_rng(0)
+    scene = np.clip(0.5 + 0.15 * rng.normal(size=(128, 128)), 0, 1)
+    changed = [
+        not np.array_equal(photographed(scene, np.random.default_rng(n)), eight_bit(scene)) for n in range(60)
+    ]
+    assert 12 <= sum(changed) <= 36
+    blocky = jpeg(eight_bit(scene), 10).astype(float)
+    steps = np.abs(np.diff(blocky, axis=1)).mean(axis=0)
+    assert steps[7::8].mean() > 1.1 * np.delete(steps, np.arange(7, len(steps), 8)).mean()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_attnseg.core.camera import eight_bit
 from napari_attnseg.core.shapes import border_distance, per_object, relabel, scatter, smooth_noise, tessellate
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def micrograph(
     scene = gaussian_filter(scene, rng.uniform(0.4, 1.2)) + rng.normal(0, rng.uniform(0.01, 0.07), shape)
     scene = 0.5 + (scene - 0.5) * rng.uniform(0.6, 1.2) + 0.04 * smooth_noise(rng, shape, 100)
     labels = relabel(np.where(inside > thick * rng.uniform(0.2, 1.1), cells, 0))
-    return (np.clip(scene, 0, 1) * 255).astype(np.uint8), labels
+    return eight_bit(scene), labels
 
 
 def profiles(shape: tuple[int, int], rng: np.random.Generator, diameter: float) -> Labels:

@@ -45,6 +45,13 @@ def border_distance(labels: Labels) -> npt.NDArray[np.float64]:
     return inside
 
 
+def deepest(labels: Labels, inside: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return at each pixel how deep its object is at most, by the distances inside it; at least 1 pixel."""
+    table = np.ones(int(labels.max()) + 1)
+    np.maximum.at(table, labels.ravel(), inside.ravel())
+    return table[labels]
+
+
 def _blob(rng: np.random.Generator, radius: float, aspect: float, rough: float) -> npt.NDArray[np.bool_]:
     """Return a mask of a random closed shape of about ``radius``, tightly cut."""
     reach = int(np.ceil(radius * max(aspect, 1) * 1.6)) + 2
@@ -93,6 +100,35 @@ def _spread(rng: np.random.Generator, radius: float) -> npt.NDArray[np.bool_]:
     return rounded
 
 
+def _shard(rng: np.random.Generator, radius: float) -> npt.NDArray[np.bool_]:
+    """Return a mask of a stone with 4 to 8 straight sides and blunt corners."""
+    from scipy.ndimage import gaussian_filter
+    from skimage.draw import polygon
+
+    turns = _even_turns(rng, int(rng.integers(4, 9)))
+    reach = radius * rng.uniform(0.75, 1.3, len(turns))
+    lean, aspect = rng.uniform(0, np.pi), np.sqrt(rng.uniform(1, 1.8))
+    u, v = reach * np.cos(turns) * aspect, reach * np.sin(turns) / aspect
+    y, x = u * np.cos(lean) - v * np.sin(lean), u * np.sin(lean) + v * np.cos(lean)
+    half = int(np.ceil(max(np.abs(y).max(), np.abs(x).max()))) + 3
+    mask = np.zeros((2 * half + 1, 2 * half + 1))
+    mask[polygon(y + half, x + half, mask.shape)] = 1
+    blunt: npt.NDArray[np.bool_] = gaussian_filter(mask, rng.uniform(0.03, 0.15) * radius + 0.4) > 0.5
+    return blunt
+
+
+def any_shape(rng: np.random.Generator, kind: str, radius: float) -> npt.NDArray[np.bool_]:
+    """Return a mask of a random "blob", "ellipse", "rod", "spread" cell or "shard", about ``radius`` wide."""
+    if kind == "rod":
+        return _rod(rng, max(radius * 0.55, 1.5), radius * rng.uniform(1.5, 5))
+    if kind == "spread":
+        return _spread(rng, radius)
+    if kind == "shard":
+        return _shard(rng, radius)
+    rough = 0.0 if kind == "ellipse" else rng.uniform(0.05, 0.3)
+    return _blob(rng, radius, float(rng.uniform(1, 2.0)), rough)
+
+
 def _even_turns(rng: np.random.Generator, corners: int) -> npt.NDArray[np.float64]:
     """Return that many angles about evenly around the circle."""
     even: npt.NDArray[np.float64] = (
@@ -137,13 +173,7 @@ def scatter(
     places: list[tuple[float, float, float]] = []
     for _ in range(4 * int(target / (0.78 * diameter**2) + 1) + 20):
         radius = diameter / 2 * float(np.clip(rng.lognormal(0, 0.22), 0.5, 1.8))
-        if kind == "rod":
-            mask = _rod(rng, max(radius * 0.55, 1.5), radius * rng.uniform(1.5, 5))
-        elif kind == "spread":
-            mask = _spread(rng, radius)
-        else:
-            rough = 0.0 if kind == "ellipse" else rng.uniform(0.05, 0.3)
-            mask = _blob(rng, radius, float(rng.uniform(1, 2.0)), rough)
+        mask = any_shape(rng, kind, radius)
         if places and rng.random() < clustered:
             py, px, pr = places[rng.integers(len(places))]
             turn = rng.uniform(0, 2 * np.pi)
@@ -188,6 +218,25 @@ def relabel(labels: npt.NDArray[np.integer]) -> Labels:
     out[small[out]] = 0
     _, inverse = np.unique(np.append(out.ravel(), 0), return_inverse=True)
     return inverse[:-1].reshape(out.shape).astype(np.int32)
+
+
+def largest_pieces(labels: Labels, smallest: int) -> Labels:
+    """Return the largest connected piece of every object, renumbered 1..n; none of fewer pixels."""
+    from skimage.measure import label
+
+    pieces = label(labels, connectivity=1)
+    sizes = np.bincount(pieces.ravel())
+    owner = np.zeros(len(sizes), dtype=np.int64)
+    owner[pieces.ravel()] = labels.ravel()
+    order = np.argsort(sizes, kind="stable")
+    largest = np.zeros(int(labels.max()) + 1, dtype=np.int64)
+    largest[owner[order]] = order  # the last one written is the largest
+    keep = np.zeros(len(sizes), dtype=bool)
+    keep[largest[1:]] = sizes[largest[1:]] >= smallest
+    keep[0] = False
+    numbers = np.cumsum(keep) * keep
+    out: Labels = numbers[pieces].astype(np.int32)
+    return out
 
 
 def tessellate(

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_attnseg.core.camera import eight_bit, photographed
+from napari_attnseg.core.cells import cytoplasm, relief
 from napari_attnseg.core.colonies import grow
 from napari_attnseg.core.micrograph import micrograph
-from napari_attnseg.core.shapes import border_distance, per_object, scatter, smooth_noise, tessellate
+from napari_attnseg.core.pile import pile, surface
+from napari_attnseg.core.shapes import border_distance, deepest, per_object, scatter, smooth_noise, tessellate
 from napari_attnseg.core.tissue import stained
 
 if TYPE_CHECKING:
@@ -90,7 +93,7 @@ def phase_contrast(
     scene = 0.5 + 0.04 * smooth_noise(rng, shape, 60) + 0.015 * smooth_noise(rng, shape, 3)
     scene += sign * (rng.uniform(0.3, 0.8) * halo - rng.uniform(0.1, 0.3) * rim) + inside
     scene = gaussian_filter(scene, rng.uniform(0.5, 1.0)) + rng.normal(0, rng.uniform(0.005, 0.03), shape)
-    return (np.clip(scene, 0, 1) * 255).astype(np.uint8), labels
+    return eight_bit(scene), labels
 
 
 def adherent(
@@ -120,7 +123,7 @@ def adherent(
         specks = smooth_noise(rng, shape, rng.uniform(2, 5)) > rng.uniform(2.0, 2.8)
         scene -= rng.uniform(-0.15, 0.3) * gaussian_filter(specks * (1 - mask), 1.0)
     scene = gaussian_filter(scene, rng.uniform(0.4, 1.0)) + rng.normal(0, rng.uniform(0.005, 0.03), shape)
-    return (np.clip(scene, 0, 1) * 255).astype(np.uint8), labels
+    return eight_bit(scene), labels
 
 
 def _granules(
@@ -129,9 +132,7 @@ def _granules(
     """Return dark and bright grains inside the objects, and a plain or darker nucleus in their middle."""
     from scipy.ndimage import gaussian_filter
 
-    deepest = np.zeros(int(labels.max()) + 1)
-    np.maximum.at(deepest, labels.ravel(), inside.ravel())
-    share = inside / np.maximum(deepest[labels], 1)
+    share = inside / deepest(labels, inside)
     noise = gaussian_filter(rng.normal(size=labels.shape), rng.uniform(0.7, 1.6))
     noise /= noise.std() + 1e-9
     grains = np.clip(noise - rng.uniform(0.8, 1.6), 0, 2) * (share > rng.uniform(0.05, 0.4))
@@ -161,9 +162,7 @@ def photo(
     ground, body = (c + natural * (c.mean() + tint - c) for c in (ground, body))
     if np.abs(ground - body).max() < 0.25:
         body = np.where(ground > 0.5, ground - 0.35, ground + 0.35)
-    scene = (
-        ground + _surface(rng, shape, diameter)[..., None] + 0.05 * smooth_noise(rng, shape, 70)[..., None]
-    )
+    scene = ground + surface(rng, shape, diameter)[..., None] + 0.05 * smooth_noise(rng, shape, 70)[..., None]
     shadow = gaussian_filter(shift(mask.astype(float), rng.uniform(-5, 5, 2), order=0), 2.0)
     scene *= 1 - rng.uniform(0, 0.5) * shadow[..., None]
     spread = rng.uniform(0.02, 0.12)
@@ -182,22 +181,7 @@ def photo(
         hue += rng.uniform(0.05, 0.25) * np.clip(marks, -1.5, 1.5)[..., None] * rng.uniform(0.5, 1, 3)
     scene = np.where(mask[..., None], hue, scene)
     scene = gaussian_filter(scene, (0.7, 0.7, 0)) + rng.normal(0, rng.uniform(0.005, 0.03), (*shape, 3))
-    return (np.clip(scene, 0, 1) * 255).astype(np.uint8), labels
-
-
-def _surface(rng: np.random.Generator, shape: tuple[int, int], diameter: float) -> npt.NDArray[np.float64]:
-    """Return the texture of what objects lie on, around 0: cloudy, with stripes, or of small stones."""
-    out: npt.NDArray[np.float64] = rng.uniform(0.02, 0.1) * smooth_noise(rng, shape, rng.uniform(2, 10))
-    look = rng.choice(3, p=[0.6, 0.2, 0.2])
-    if look == 1:
-        turn, wide = rng.uniform(0, np.pi), rng.uniform(4, 40)
-        y, x = np.mgrid[: shape[0], : shape[1]]
-        across = y * np.cos(turn) + x * np.sin(turn) + 0.5 * wide * smooth_noise(rng, shape, 4 * wide)
-        out += rng.uniform(0.02, 0.12) * np.sin(2 * np.pi * across / wide)
-    elif look == 2:
-        stones = tessellate(shape, rng, max(4.0, diameter * rng.uniform(0.15, 0.4)), 0.9, rng.uniform(1, 1.6))
-        out += per_object(rng, stones, -0.12, 0.12) - rng.uniform(0, 0.2) * (border_distance(stones) < 1)
-    return out
+    return photographed(scene, rng), labels
 
 
 def packed(
@@ -218,7 +202,7 @@ def packed(
     rng = np.random.default_rng(seed)
     labels = tessellate(shape, rng, diameter, density + 0.4, float(rng.uniform(1, 2.5)))
     inside, mask = border_distance(labels), labels > 0
-    wall = np.exp(-((inside / rng.uniform(0.8, 2.5)) ** 2)) * mask
+    wall = np.exp(-((inside / rng.uniform(0.8, max(2.5, 0.12 * diameter))) ** 2)) * mask
     texture = smooth_noise(rng, shape, rng.uniform(1.2, 3))
     look = rng.integers(3)
     if look == 0:
@@ -234,7 +218,7 @@ def packed(
         scene = 0.05 + body * (1 + rng.uniform(-0.6, 0.6) * core) * (1 + rng.uniform(0.03, 0.2) * texture)
     scene = scene * (1 + 0.08 * smooth_noise(rng, shape, 80))
     scene = gaussian_filter(scene, rng.uniform(0.5, 1.4)) + rng.normal(0, rng.uniform(0.005, 0.06), shape)
-    return (np.clip(scene, 0, 1) * 255).astype(np.uint8), labels
+    return eight_bit(scene), labels
 
 
 def colony(
@@ -276,7 +260,7 @@ def colony(
     look = rng.choice(3, p=[0.6, 0.15, 0.25])
     if look == 0:
         wide = width * float(np.exp(rng.uniform(np.log(0.6), np.log(5))))
-        blurred = gaussian_filter(body, rng.uniform(0.4, 1.1))
+        blurred = gaussian_filter(body, rng.uniform(0.4, max(1.1, 0.2 * width)))
         scene = blurred - rng.uniform(0.4, 1.0) * gaussian_filter(body, wide)
         scene *= -rng.uniform(0.35, 0.9) if rng.random() < 0.85 else rng.uniform(0.35, 0.9)
         scene += 0.5 + rng.uniform(0, 0.05) * smooth_noise(rng, shape, 60)
@@ -290,8 +274,9 @@ def colony(
         scene = 0.05 + 0.8 * gaussian_filter(body, rng.uniform(0.6, 1.0 + 0.12 * width))
     dirt = smooth_noise(rng, shape, rng.uniform(1.5, 4)) > rng.uniform(2.5, 3.5)
     scene = scene + rng.uniform(-0.15, 0.15) * gaussian_filter(dirt * 1.0, 1.0)
-    scene += 0.01 * smooth_noise(rng, shape, 3) + rng.normal(0, rng.uniform(0.003, 0.04), shape)
-    return (np.clip(scene, 0, 1) * 255).astype(np.uint8), labels
+    noise = rng.uniform(0.001, 0.01) if rng.random() < 0.5 else rng.uniform(0.003, 0.04)
+    scene += 0.01 * smooth_noise(rng, shape, 3) + rng.normal(0, noise, shape)
+    return eight_bit(scene), labels
 
 
 SCENES = {
@@ -303,4 +288,7 @@ SCENES = {
     "packed": packed,
     "colony": colony,
     "micrograph": micrograph,
+    "pile": pile,
+    "cytoplasm": cytoplasm,
+    "relief": relief,
 }

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_attnseg.core.camera import photographed
 from napari_attnseg.core.shapes import border_distance, per_object, scatter, smooth_noise, tessellate
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def stained(
     density = density + tissue[..., None] * pink + haze[..., None] * blue
     scene = np.exp(-density * rng.uniform(0.7, 1.5)) * rng.uniform(0.85, 1.0)
     scene += rng.normal(0, rng.uniform(0.005, 0.03), (*shape, 3))
-    return (np.clip(scene, 0, 1) * 255).astype(np.uint8), labels
+    return photographed(scene, rng), labels
 
 
 def _ground(rng: np.random.Generator, shape: tuple[int, int], diameter: float) -> Field:
