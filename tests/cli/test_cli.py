@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -323,6 +325,38 @@ def test_train_reports_lines_and_one_object(pairs, capsys, monkeypatch):
     assert (given["steps"], given["minutes"], given["seed"], given["name"]) == (2, None, 9, "mine")
     assert call("train", *pairs) == 0
     assert (given["steps"], given["minutes"]) == (None, 10.0)
+
+
+def test_ctrl_c_waits_for_the_end_of_a_step_and_a_second_one_does_not(pairs, tmp_path, capsys, monkeypatch):
+    ended = []
+
+    def train_model(samples, params, started=None):
+        try:
+            for step in range(1, 9):
+                os.kill(os.getpid(), signal.SIGINT)
+                ended.append(step)  # what a step does after the key was pressed
+                yield TrainStep(step, 9, 1.0, 0.1)
+        except GeneratorExit:
+            ended.append("saved")
+            raise
+
+    monkeypatch.setenv("NAPARI_ATTNSEG_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("napari_attnseg.engine.train_model", train_model)
+    before = signal.getsignal(signal.SIGINT)
+    assert call("train", *pairs, "--steps", 9) == 130
+    assert ended == [1, "saved"]
+    assert "Stopping after this step" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is before
+
+    def stubborn(samples, params, started=None):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        ended.append("went on")
+        yield TrainStep(1, 9, 1.0, 0.1)
+
+    monkeypatch.setattr("napari_attnseg.engine.train_model", stubborn)
+    assert call("train", *pairs, "--steps", 9) == 130
+    assert "went on" not in ended
 
 
 @pytest.mark.parametrize("learnt", [True, False])

@@ -7,6 +7,7 @@ import os
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from PIL import Image
 
@@ -111,16 +112,76 @@ def test_labels_that_are_a_jpeg(tmp_path, capsys):
 
 def test_only_earlier_results_are_replaced(image, tmp_path, capsys):
     out = tmp_path / "out"
-    foreign = np.arange(12, dtype=np.uint16).reshape(3, 4)
-    write_tiff(out / "cells.tif", foreign)
+    foreign = np.arange(12, dtype=np.int32).reshape(3, 4)  # labels that were corrected and saved elsewhere
+    out.mkdir()
+    tifffile.imwrite(out / "cells.tif", foreign)
     said = refused(capsys, call("segment", image, "--out", out, "--method", "slic"))
-    assert "cells.tif' is there already and holds no labels" in said
+    assert "cells.tif' is there already and is no result" in said
     np.testing.assert_array_equal(read_image(out / "cells.tif").data, foreign)
     (out / "cells.tif").unlink()
     for count in (40, 60):
         options = ["--out", out, "--method", "slic", "--segments", count]
         assert call("segment", image, *options) == 0
     assert read_image(out / "cells.tif", labels=True).data.dtype == np.int32
+
+
+def test_a_group_of_arrays_is_not_replaced(image, tmp_path, capsys):
+    array = zarr.create_array(str(tmp_path / "a.zarr"), shape=(40, 40), dtype="uint8")
+    array[...] = blobs()[0][:40, :40] / 256
+    group = zarr.open_group(str(tmp_path / "out" / "a.zarr"), mode="w")
+    group.create_array("labels", data=np.ones((4, 4), np.int32))
+    group.create_group("tables")
+    command = ["segment", tmp_path / "a.zarr", "--method", "slic", "--out"]
+    assert "a.zarr' is there already" in refused(capsys, call(*command, tmp_path / "out"))
+    assert sorted(zarr.open_group(str(tmp_path / "out" / "a.zarr"), mode="r")) == ["labels", "tables"]
+    for _ in range(2):  # its own it does replace
+        assert call(*command, tmp_path / "own") == 0
+
+
+def test_pictures_of_attention_that_are_not_its_own_are_left_alone(image, tmp_path, capsys):
+    out = tmp_path / "out"
+    for _ in range(2):
+        assert call("attention", image, "--at", 5, 5, "--out", out) == 0
+    capsys.readouterr()
+    Image.new("L", (4, 4), 7).save(out / "cells_attention.png")
+    said = refused(capsys, call("attention", image, "--at", 5, 5, "--out", out))
+    assert "cells_attention.png' is there already" in said
+    assert read_image(out / "cells_attention.png").shape_yx == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "not enough memory"),
+        (OSError(5, "Input/output error", "cells.tif"), "cells.tif' cannot be used (Input/output error)"),
+    ],
+)
+def test_a_file_that_the_system_gives_up_on_does_not_stop_the_others(
+    image, tmp_path, capsys, monkeypatch, error, words
+):
+    from napari_attnseg.cli import segment as module
+
+    real, other = module.segment_file, tmp_path / "second.tif"
+    write_tiff(other, blobs()[0])
+
+    def sometimes(engine, path, *rest):
+        if path == image:
+            raise error
+        return real(engine, path, *rest)
+
+    monkeypatch.setattr(module, "segment_file", sometimes)
+    assert call("segment", image, other, "--out", tmp_path / "out", "--method", "slic", "--json") == 3
+    said = json.loads(capsys.readouterr().out)
+    assert [one["input"] for one in said["files"]] == [str(other)]
+    assert words in said["failed"][0]["error"]
+    assert "tile" not in said["failed"][0]["hint"]  # SLIC reads planes whole
+
+
+def test_a_picture_larger_than_pillow_likes_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    Image.new("L", (40, 30), 9).save(tmp_path / "large.png")
+    assert read_image(tmp_path / "large.png").shape_yx == (30, 40)
+    assert Image.MAX_IMAGE_PIXELS == 100
 
 
 def test_attention_writes_both_files_or_none(image, tmp_path, capsys):

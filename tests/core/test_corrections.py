@@ -103,6 +103,23 @@ def test_what_a_held_out_object_gave_up_does_not_teach():
         assert train.known[gave_up].any() != mine
 
 
+@pytest.mark.parametrize(
+    ("dtype", "ids"),
+    [(np.uint32, (7, 3_000_000_000)), (np.int64, (2**32 + 5, 5)), (np.int32, (-4, 2**24 + 1))],
+)
+def test_objects_with_huge_ids_stay_apart_and_are_known(dtype, ids):
+    before = squares((4, 4, 8, 8), shape=(40, 40)).astype(dtype)
+    after = before.copy()
+    after[20:28, 4:12], after[20:28, 12:20] = ids
+    sample = make_sample(np.zeros((1, 40, 40), np.float32), before, after, checked=(1,))
+    assert sample.labels[sample.labels != 0].min() > 0
+    assert sample.labels.max() <= 3
+    assert len(known_objects(sample)) == 3  # two were drawn, one was called right
+    (one,), (other,) = (np.unique(sample.labels[20:28, x]) for x in (slice(4, 12), slice(12, 20)))
+    assert one != other
+    assert ((sample.labels > 0) == (after != 0)).all()
+
+
 def test_erased_are_the_objects_with_nothing_in_their_place():
     image = np.zeros((1, *BEFORE.shape), np.float32)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -273,6 +274,28 @@ def test_split_finds_more_objects_than_merge() -> None:
     maps = perfect(labels, noise=0.15)
     counts = [read_out(maps, replace_split(s))[0].max() for s in (-1.0, 0.0, 1.0)]
     assert counts[0] < counts[1] < counts[2]
+
+
+def test_one_seed_said_to_be_huge_does_not_pair_up_all_others() -> None:
+    side = 384
+    y, x = np.mgrid[:side, :side].astype(np.float32)
+    cy, cx = y // 6 * 6 + 2, x // 6 * 6 + 2
+    inside = (abs(y - cy) <= 1) & (abs(x - cx) <= 1)  # 64 x 64 objects of 9 pixels that vote for their middle
+    foreground = np.where(inside, 0.95, 0).astype(np.float32)
+    size = np.full((side, side), 4, dtype=np.float32)
+    maps = DenseMaps(foreground, foreground, size, np.stack([cy - y, cx - x]))
+
+    def peak() -> int:
+        tracemalloc.start()
+        count = len(find_seeds(maps).position)
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert count > 3800
+        return used
+
+    plain = peak()
+    size[194, 194] = 768.0  # at one seed
+    assert peak() < 2 * plain  # nine times as much, if all others were paired up
 
 
 def replace_split(split: float) -> ReadoutParams:

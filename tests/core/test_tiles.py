@@ -43,6 +43,16 @@ def test_every_core_has_its_halo_or_the_border(shape, tile, halo, align):
             assert read.stop == size or read.stop - core.stop >= margin
 
 
+@pytest.mark.parametrize(("tile", "align"), [(128, 16 / 0.42), (512, 16 / 0.074), (1024, 16 / 0.053)])
+def test_tiles_of_few_coarse_tokens_see_something_around_them(tile, align):
+    plans = plan_tiles((3000, 3000), tile, 1000, align)
+    assert len(plans) > 4
+    for t in plans:
+        for core, read, size in zip(t.core, t.read, (3000, 3000), strict=True):
+            assert read.start == 0 or read.start < core.start
+            assert read.stop == size or read.stop > core.stop
+
+
 def test_a_plane_that_fits_is_one_tile():
     (only,) = plan_tiles((1024, 300), 1024, 96)
     assert only.read == only.core == only.crop == (slice(0, 1024), slice(0, 300))

@@ -43,6 +43,33 @@ def test_classic_methods_load_nothing(loads):
     assert not loads
 
 
+def test_a_model_that_got_the_name_of_another_is_loaded(loads, monkeypatch):
+    monkeypatch.setattr(api, "_version", lambda name: "first")
+    image, _ = blobs()
+    napari_attnseg.segment(image, model="mine")
+    napari_attnseg.segment(image, model="mine")
+    assert len(loads) == 1
+    monkeypatch.setattr(api, "_version", lambda name: "second")
+    napari_attnseg.segment(image, model="mine")
+    assert len(loads) == 2
+    assert loads[0][2].closed
+
+
+def test_the_version_of_a_model_is_that_of_its_weights():
+    assert len(api._version("base")) == 64
+    assert api._version("none-of-that-name") == ""
+
+
+@pytest.mark.parametrize("shape", [(3, 30, 3), (30, 4, 3), (1, 1, 4)])
+def test_thin_colour_images_are_no_stacks(loads, shape):
+    assert napari_attnseg.segment(np.zeros(shape, dtype=np.uint8), method="slic").shape == shape[:2]
+
+
+def test_arrays_of_other_libraries_are_taken(loads):
+    torch = pytest.importorskip("torch")
+    assert napari_attnseg.segment(torch.rand(20, 30), method="slic").shape == (20, 30)
+
+
 def test_lists_and_colours_are_taken(loads):
     assert napari_attnseg.segment([[0, 1], [1, 0]]).shape == (2, 2)
     assert napari_attnseg.segment(np.zeros((20, 30, 3), dtype=np.uint8)).shape == (20, 30)
@@ -57,6 +84,7 @@ def test_lists_and_colours_are_taken(loads):
         (np.zeros((5, 5)), {"tile": 3}, "'tile'"),
         (np.zeros((5, 5)), {"method": "magic"}, "'method'"),
         (np.zeros((0, 5)), {}, "empty"),
+        ([[1, 2], [3]], {}, "not an array"),
     ],
 )
 def test_bad_use_is_one_sentence(loads, image, options, words):

@@ -69,6 +69,18 @@ def test_the_folder_stays_only_with_something_to_go_on_from(data, home):
         assert (folder / "last.safetensors").exists() is folder.exists() is kept
 
 
+def test_an_interrupted_training_is_not_begun_anew_over_what_it_learnt(data, home):
+    checkpoint = home / "trainings" / "mine" / "last.safetensors"
+    seen = []
+    drive(train_folders(*data, PARAMS), seen.append, lambda: len(seen) > 2)
+    before = checkpoint.read_bytes()
+    with pytest.raises(StoreError, match="interrupted and can go on"):
+        drive(train_folders(*data, PARAMS))
+    assert checkpoint.read_bytes() == before
+    assert drive(train_folders(*data, PARAMS.model_copy(update={"resume": True}))) == 1
+    assert not checkpoint.exists()
+
+
 def test_a_refused_training_writes_nothing(data, home):
     (data[1] / "a.tif").unlink()
     with pytest.raises(TrainingDataError):

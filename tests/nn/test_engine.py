@@ -24,7 +24,7 @@ from napari_attnseg.errors import (
 from napari_attnseg.nn import device as devices
 from napari_attnseg.nn.checkpoint import save_model
 from napari_attnseg.nn.engine import TorchEngine
-from napari_attnseg.nn.memory import Ladder
+from napari_attnseg.nn.memory import Ladder, is_out_of_memory
 from napari_attnseg.nn.model import build_model
 from napari_attnseg.records import ModelCard
 
@@ -268,11 +268,27 @@ def test_a_processor_autocasts_only_with_fast_bf16_and_where_it_is_wanted(monkey
     monkeypatch.delenv("NAPARI_ATTNSEG_PRECISION")
     devices.autocast(CPU)
     devices.autocast(CPU, training=True)
+    devices.autocast(CPU, width=16)  # convolutions of narrow fields are wrong in bfloat16
     assert asked == [("cpu", torch.bfloat16)] * 2
+    devices.autocast(CPU, width=17)
+    assert asked == [("cpu", torch.bfloat16)] * 3
     assert devices.describe(CPU).endswith("bfloat16")
     monkeypatch.setenv("NAPARI_ATTNSEG_PRECISION", "float8")
     with pytest.raises(EngineUnavailableError, match="'float8' is not known"):
         devices.autocast(CPU)
+
+
+@pytest.mark.parametrize("shape", [(200, 6), (200, 16), (200, 17)])
+def test_narrow_images_give_the_same_twice_and_what_float32_gives(monkeypatch, shape) -> None:
+    image, _ = fluorescence(shape, 1, diameter=10.0)
+    engine = load_engine("base", "cpu")
+    first = engine.maps(image).foreground
+    for _ in range(3):
+        scraps = [np.full(n, np.nan, np.float32) for n in (1000, 40000, 300000)]  # what lies in freed memory
+        del scraps
+        np.testing.assert_array_equal(engine.maps(image).foreground, first)
+    monkeypatch.setenv("NAPARI_ATTNSEG_PRECISION", "float32")
+    assert np.abs(engine.maps(image).foreground - first).mean() < 0.02
 
 
 def test_bf16_changes_little(monkeypatch) -> None:
@@ -288,6 +304,20 @@ def test_bf16_changes_little(monkeypatch) -> None:
     assert ((rough.foreground > 0.5) != (exact.foreground > 0.5)).mean() < 0.01
     miss = np.hypot(*(rough.offset - exact.offset))[labels > 0]
     assert np.median(miss) < 0.5  # pixels
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("CUDA out of memory. Tried to allocate 2 GiB", True),
+        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.", True),
+        ("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.", True),  # Windows
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate", True),
+        ("The size of tensor a (3) must match the size of tensor b (4)", False),
+    ],
+)
+def test_every_way_to_say_that_memory_ran_out_is_known(text: str, expected: bool) -> None:
+    assert is_out_of_memory(RuntimeError(text)) is expected
 
 
 @pytest.mark.parametrize("failures", range(6))

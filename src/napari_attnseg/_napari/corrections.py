@@ -112,11 +112,16 @@ class Pair:
         """Return what the labels hold now on a plane, (H, W); a copy."""
         return np.array(self.labels.data[self.index(key)]).astype(np.int32, copy=False)
 
-    def before(self, key: PlaneKey, after: npt.NDArray[np.int32]) -> npt.NDArray[np.int32] | None:
+    def exact(self, key: PlaneKey) -> npt.NDArray[np.integer]:
+        """Return the same in int64 where the layer may hold ids that are too large for int32."""
+        found = np.array(self.labels.data[self.index(key)])
+        return found.astype(np.int32 if np.can_cast(found.dtype, np.int32) else np.int64, copy=False)
+
+    def before(self, key: PlaneKey, after: npt.NDArray[np.integer]) -> npt.NDArray[np.int32] | None:
         """Return what was predicted there; None where it is not known."""
         return None if self.kept is None else self.kept.before(self.index(key), after)
 
-    def changes(self, before: npt.NDArray[np.int32] | None, after: npt.NDArray[np.int32]) -> Changes:
+    def changes(self, before: npt.NDArray[np.int32] | None, after: npt.NDArray[np.integer]) -> Changes:
         """Return what the user corrected or accepted between two states of a plane."""
         return compare_labels(before, after, checked(self.labels))
 
@@ -269,7 +274,7 @@ def region_mask(
 
 
 def _known(
-    pair: Pair, key: PlaneKey, how: How, before: Any, after: npt.NDArray[np.int32], changes: Changes
+    pair: Pair, key: PlaneKey, how: How, before: Any, after: npt.NDArray[np.integer], changes: Changes
 ) -> tuple[npt.NDArray[np.bool_] | None, dict[str, Any]]:
     """Return the known pixels and the arguments that make the same for a sample; None where none are."""
     mode = how.of(pair)
@@ -311,7 +316,7 @@ def scan(listed: Sequence[Pair], how: How) -> Generator[Progress, None, list[Fou
 
 
 def _look(pair: Pair, key: PlaneKey, how: How) -> Found:
-    after = pair.after(key)
+    after = pair.exact(key)
     before = pair.before(key, after)
     done = pair.done(key)
     right = np.isin(list(checked(pair.labels)), after).any()
@@ -343,7 +348,7 @@ def samples(
 
 
 def _samples(pair: Pair, key: PlaneKey, how: How) -> Iterator[Sample]:
-    after = pair.after(key)
+    after = pair.exact(key)
     before = pair.before(key, after)
     mask, args = _known(pair, key, how, before, after, pair.changes(before, after))
     if mask is None or not mask.any():

@@ -67,12 +67,14 @@ def attention_command(
     from napari_attnseg.jobs.progress import drive
     from napari_attnseg.jobs.segment import encode, fits
     from napari_attnseg.jobs.tape import default_block, record_tape
-    from napari_attnseg.store.images import read_image, replacing, save_png, save_tiff, stem_of
+    from napari_attnseg.store.images import check_ours, read_image, replacing, save_png, save_tiff, stem_of
 
     params = checked(SegmentParams, **values)
     check_files([file])
     tif, png = (out / f"{stem_of(file)}_attention{suffix}" for suffix in (".tif", ".png"))
     check_out(out, [file], [tif, png])
+    for target in (tif, png):
+        check_ours(target)
     source = read_image(file)
     key = _plane_key(source, plane)
     _check_pixel(source, at)

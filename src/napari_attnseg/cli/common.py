@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 import types
 import typing
 from contextlib import contextmanager
@@ -125,6 +127,27 @@ def check_out(out: Path, inputs: Iterable[Path] = (), outputs: Iterable[Path] = 
     for path in outputs:
         if os.path.realpath(path) in taken:
             raise StoreError(f"'{path}' is an input and would be replaced.", "Choose another --out.")
+
+
+@contextmanager
+def stop_asked() -> Iterator[threading.Event]:
+    """Note the first Ctrl+C, for a job that saves what it has before it stops; the second one interrupts."""
+    asked = threading.Event()
+
+    def note(_number: int, _frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        say("Stopping after this step. Ctrl+C again stops at once.")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def has_screen() -> bool:

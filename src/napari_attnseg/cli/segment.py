@@ -19,7 +19,7 @@ from napari_attnseg.cli.common import (
     report,
     say,
 )
-from napari_attnseg.errors import AttnSegError, StoreError
+from napari_attnseg.errors import AttnSegError, InputError
 from napari_attnseg.params import SegmentParams, checked
 
 if TYPE_CHECKING:
@@ -43,13 +43,14 @@ def segment_command(files: tuple[Path, ...], out: Path, as_json: bool, **values:
     keep their planes; channels are taken together unless --channel names one.
     """
     from napari_attnseg.jobs.segment import needs_engine
+    from napari_attnseg.store.images import check_ours
 
     params = checked(SegmentParams, **values)
     paths = check_files(files)
     targets = {path: target_of(path, out) for path in paths}
     check_out(out, paths, targets.values())
     for target in targets.values():
-        _check_target(target)
+        check_ours(target)
     engine = door.load_engine(params.model, params.device) if needs_engine(params) else None
     done: list[dict[str, Any]] = []
     failed: list[tuple[Path, AttnSegError]] = []
@@ -57,9 +58,10 @@ def segment_command(files: tuple[Path, ...], out: Path, as_json: bool, **values:
         try:
             with progress_bar() as show:
                 done.append(segment_file(engine, path, target, params, show))
-        except AttnSegError as err:
+        except (AttnSegError, OSError, MemoryError) as error:
+            err = _in_words(error, params)
             if len(paths) == 1:
-                raise
+                raise err from error
             failed.append((path, err))
             say(f"Failed: {path}: {err.message}\nHint: {err.hint}")
             continue
@@ -86,22 +88,15 @@ def segment_command(files: tuple[Path, ...], out: Path, as_json: bool, **values:
     return 0
 
 
-def _check_target(target: Path) -> None:
-    """Raise where what lies at a target is no label image: only earlier results are replaced."""
-    import numpy as np
-
-    from napari_attnseg.store.images import read_image
-
-    if not target.exists():
-        return
-    try:
-        old = read_image(target, labels=True).data.dtype
-    except AttnSegError:
-        old = None
-    if old != np.int32:
-        raise StoreError(
-            f"'{target}' is there already and holds no labels of a run.", "Move it, or choose another --out."
-        )
+def _in_words(error: AttnSegError | OSError | MemoryError, params: SegmentParams) -> AttnSegError:
+    """Return an error of one file as one of ours: the others go on."""
+    if isinstance(error, AttnSegError):
+        return error
+    if isinstance(error, MemoryError):
+        smaller = "Take a smaller --tile" if params.method == "attention" else "Cut the image"
+        return InputError("There is not enough memory for this image.", f"{smaller}, or close programs.")
+    what = f"'{error.filename}' cannot be used" if error.filename else "This file cannot be used"
+    return InputError(f"{what} ({error.strerror or error}).", "Check the path, its rights and the disk.")
 
 
 def target_of(path: Path, out: Path) -> Path:

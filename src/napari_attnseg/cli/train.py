@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from napari_attnseg.cli.common import FILE, json_option, progress_bar, report, say
+from napari_attnseg.cli.common import FILE, json_option, progress_bar, report, say, stop_asked
 from napari_attnseg.errors import InputError
 from napari_attnseg.params import Device, Known, Task, Tier, TrainParams, checked
 from napari_attnseg.records import Progress, TrainEvent, TrainStep
@@ -185,8 +185,10 @@ def _drive(job: Generator[Said, None, Any], as_json: bool) -> tuple[Any, TrainSt
                     say(str(said.data["note"]))
                 line(said)
 
-        result = drive(job, on_step)
-    assert result is not None  # nothing cancels this run
+        with stop_asked() as asked:
+            result = drive(job, on_step, asked.is_set)
+    if result is None:
+        raise KeyboardInterrupt
     return result, last, outcome
 
 

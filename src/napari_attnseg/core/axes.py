@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,14 +45,32 @@ def guess_axes(shape: Sequence[int]) -> tuple[str, bool]:
     return _STACK_LETTERS[: ndim - 2][::-1] + "YX", rgb
 
 
-def source_of(data: Any, name: str = "image") -> ImageSource:
-    """Return a bare array as an :class:`ImageSource`, axes guessed and checked."""
-    if not hasattr(data, "shape") or not hasattr(data, "dtype"):
-        data = np.asarray(data)
+def source_of(data: Any, name: str = "image", *, single: bool = False) -> ImageSource:
+    """Return a bare array as an :class:`ImageSource`, axes guessed and checked.
+
+    Parameters
+    ----------
+    single : bool
+        It is one image and no stack: three axes of which the last is 3 or 4 are colour, however thin it is.
+    """
+    data = _array(data)
     axes, rgb = guess_axes(data.shape)
+    if single and data.ndim == 3 and data.shape[-1] in (3, 4):
+        axes, rgb = "YX", True
     source = ImageSource(data, axes, rgb, name, (1.0,) * len(axes), ("pixel",) * len(axes))
     check(source)
     return source
+
+
+def _array(data: Any) -> Any:
+    """Return an array that numpy knows the type of as it is, anything else as an array of numpy's."""
+    with suppress(AttributeError, TypeError):
+        if np.dtype(data.dtype) is not None and data.shape is not None:
+            return data
+    try:
+        return np.asarray(data)
+    except (TypeError, ValueError) as err:
+        raise InputError("This is not an array of numbers.", "Give one of the shape (Y, X).") from err
 
 
 def check(source: ImageSource) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from napari_attnseg.core.labels import compact
 from napari_attnseg.core.metrics import id_overlaps
 from napari_attnseg.errors import InputError
 from napari_attnseg.records import Sample
@@ -29,6 +30,7 @@ TOO_FEW = "too few to judge"
 _SAME_OBJECT = 0.2  # from this IoU on, an object is a reshaped earlier one
 _FEWEST = 8  # objects, below which none is held out
 _SHARE = 0.25  # of the objects that are held out
+_LARGEST_ID = 1_000_000  # of an object: tables by id, and float32, hold no larger ones well
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +216,9 @@ def make_sample(
     Returns
     -------
     Sample or None
-        None where nothing is known.
+        None where nothing is known.  Ids above a million, or below zero, are numbered anew.
     """
+    after, before, checked = _handy(after, before, checked)
     changes = compare_labels(before, after, checked)
     known = known_mask(before, after, changes, mode, regions)
     if not known.any():
@@ -235,6 +238,19 @@ def make_sample(
         before=None if before is None else before[box].astype(np.int32),
         objects=objects,
     )
+
+
+def _handy(
+    after: npt.NDArray[np.integer], before: npt.NDArray[np.integer] | None, checked: Collection[int]
+) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer] | None, Collection[int]]:
+    """Number objects anew where their ids are too large for tables by id; equal ids stay equal."""
+    planes = [plane for plane in (after, before) if plane is not None]
+    if not any(plane.size and (plane.max() > _LARGEST_ID or plane.min() < 0) for plane in planes):
+        return after, before, checked
+    small, ids = compact(np.stack([plane.astype(np.int64) for plane in planes]))
+    number = {int(old): new for new, old in enumerate(ids, 1)}
+    renamed = tuple(number[i] for i in checked if i in number)
+    return small[0], None if before is None else small[1], renamed
 
 
 def known_objects(sample: Sample) -> tuple[int, ...]:

@@ -15,11 +15,12 @@ from napari_attnseg.core.shapes import (
     any_shape,
     border_distance,
     deepest,
-    largest_pieces,
     per_object,
+    relabel,
     smooth_noise,
     tessellate,
 )
+from napari_attnseg.core.tidy import largest_pieces
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -57,7 +58,7 @@ def pile(
     scene = gaussian_filter(scene, (*[rng.uniform(0.4, 1.2)] * 2, 0))
     scene += rng.normal(0, rng.uniform(0.003, 0.03), (*shape, 3))
     labels = np.where((share >= _SEEN)[things], things, 0)
-    return photographed(scene, rng), largest_pieces(labels, smallest=12)
+    return photographed(scene, rng), relabel(largest_pieces(labels))
 
 
 def leaves(

@@ -244,7 +244,12 @@ def _peaks(votes: Floats, size: Floats, split: float) -> Floats:
         return where.astype(np.float32)
     value = votes[tuple(where.T)]
     gap = _SEED_GAP * 2.0 ** (-1.0 * split) * np.clip(size[tuple(where.T)], 3.0, None)
-    pairs = cKDTree(where).query_pairs(float(gap.max()), output_type="ndarray")
+    # the smaller gap of a pair decides; those of a few very large seeds must not pair up all others
+    large = gap > 4 * np.median(gap)
+    pairs = cKDTree(where).query_pairs(float(gap[~large].max()), output_type="ndarray")
+    if large.sum() > 1:
+        more = cKDTree(where[large]).query_pairs(float(gap.max()), output_type="ndarray")
+        pairs = np.concatenate([pairs, np.flatnonzero(large)[more]])
     a, b = pairs.T
     near = np.hypot(*(where[a] - where[b]).T) < np.minimum(gap[a], gap[b])
     a, b = a[near], b[near]

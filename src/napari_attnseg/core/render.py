@@ -55,13 +55,14 @@ def heat(
     """
     top = float(values.max(initial=0.0))
     level = np.sqrt(np.clip(values / top, 0.0, 1.0)) if top > 0 else np.zeros(values.shape)
-    position = level * (len(_HEAT) - 1)
-    stops = np.arange(len(_HEAT))
-    colour = np.stack([np.interp(position, stops, _HEAT[:, c]) for c in range(3)], axis=-1)
-    image = grey_or_colour(plane).mean(axis=-1, keepdims=True) * 255.0
-    strength = (0.15 + 0.7 * level)[..., None]
-    mixed = image * (1.0 - strength) + colour * strength
-    out: npt.NDArray[np.uint8] = np.clip(mixed, 0, 255).astype(np.uint8)
+    stops, shades = np.arange(len(_HEAT)), np.linspace(0, len(_HEAT) - 1, 256)
+    image = grey_or_colour(plane).mean(axis=-1) * np.float32(255)
+    strength = (0.15 + 0.7 * level).astype(np.float32)
+    shade = np.rint(255 * level).astype(np.uint8)
+    out = np.empty((*values.shape, 3), dtype=np.uint8)
+    for c in range(3):  # one colour after the other: pictures may be large
+        table = np.interp(shades, stops, _HEAT[:, c]).astype(np.float32)
+        out[..., c] = np.clip(image * (1 - strength) + table[shade] * strength, 0, 255)
     if at is not None:
         _cross(out, at)
     return out
@@ -86,13 +87,13 @@ def overlay(labels: npt.NDArray[np.int32], plane: npt.NDArray[np.generic]) -> np
     plane : ndarray, (H, W) or (H, W, C)
     """
     image = grey_or_colour(plane)
-    hue = (labels.astype(np.float64) * _GOLDEN) % 1.0
-    colour = np.clip(np.abs((hue[..., None] * 6 + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
+    hue = ((labels * _GOLDEN) % 1.0).astype(np.float32)
     inside = labels > 0
-    edge = inside & outline(labels)
-    alpha = np.where(edge, 0.95, np.where(inside, 0.3, 0.0))[..., None]
-    mixed = (image * (1 - alpha) + colour * alpha) * 255
-    out: npt.NDArray[np.uint8] = np.clip(mixed, 0, 255).astype(np.uint8)
+    alpha = np.where(inside & outline(labels), np.float32(0.95), np.float32(0.3) * inside)
+    out = np.empty((*labels.shape, 3), dtype=np.uint8)
+    for c, turn in enumerate((0, 4, 2)):  # one colour after the other: pictures may be large
+        colour = np.clip(np.abs((hue * 6 + turn) % 6 - 3) - 1, 0, 1)
+        out[..., c] = np.clip((image[..., c] * (1 - alpha) + colour * alpha) * 255, 0, 255)
     return out
 
 

@@ -220,25 +220,6 @@ def relabel(labels: npt.NDArray[np.integer]) -> Labels:
     return inverse[:-1].reshape(out.shape).astype(np.int32)
 
 
-def largest_pieces(labels: Labels, smallest: int) -> Labels:
-    """Return the largest connected piece of every object, renumbered 1..n; none of fewer pixels."""
-    from skimage.measure import label
-
-    pieces = label(labels, connectivity=1)
-    sizes = np.bincount(pieces.ravel())
-    owner = np.zeros(len(sizes), dtype=np.int64)
-    owner[pieces.ravel()] = labels.ravel()
-    order = np.argsort(sizes, kind="stable")
-    largest = np.zeros(int(labels.max()) + 1, dtype=np.int64)
-    largest[owner[order]] = order  # the last one written is the largest
-    keep = np.zeros(len(sizes), dtype=bool)
-    keep[largest[1:]] = sizes[largest[1:]] >= smallest
-    keep[0] = False
-    numbers = np.cumsum(keep) * keep
-    out: Labels = numbers[pieces].astype(np.int32)
-    return out
-
-
 def tessellate(
     shape: tuple[int, int], rng: np.random.Generator, diameter: float, density: float, aspect: float
 ) -> Labels:

@@ -53,7 +53,7 @@ def _cut(size: int, tile: int, halo: int, align: float) -> list[tuple[int, int, 
         return [(0, size, 0, size)]
     spare = 0 if float(align).is_integer() else 1  # rounding both ends may add a pixel
     cells, most = math.ceil(size / align), int((tile - spare) // align)
-    margin = min(math.ceil(halo / align), most // 4)
+    margin = min(math.ceil(halo / align), max(1, most // 4))  # in four or three cells, one at each end
     inner = cells - 2 * margin
     count = -(-inner // (most - 2 * margin))
     cuts = [0, *(margin + i * inner // count for i in range(1, count)), cells]

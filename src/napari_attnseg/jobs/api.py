@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from napari_attnseg import engine as door
 from napari_attnseg.core.axes import source_of
-from napari_attnseg.errors import InputError
+from napari_attnseg.errors import InputError, UnknownModelError
 from napari_attnseg.jobs.progress import drive
 from napari_attnseg.jobs.segment import needs_engine
 from napari_attnseg.jobs.segment import segment as segment_job
 from napari_attnseg.params import SegmentParams, checked
+from napari_attnseg.store.models import find
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from napari_attnseg.engine import Engine
     from napari_attnseg.params import Device, Method, Task
 
-_engines: dict[tuple[str, str], Engine] = {}  # one engine per process; pixels are never kept
+_engines: dict[tuple[str, str, str], Engine] = {}  # one engine per process; pixels are never kept
 
 
 def segment(
@@ -60,7 +61,7 @@ def segment(
     AttnSegError
         One sentence and a hint.
     """
-    source = source_of(image)
+    source = source_of(image, single=True)
     if source.plane_shape:
         raise InputError(
             f"An array of shape {tuple(source.data.shape)} is a stack.",
@@ -74,12 +75,20 @@ def segment(
     return found[0].labels
 
 
+def _version(model: str) -> str:
+    """Return the checksum of a model's weights: another model may have got its name meanwhile."""
+    try:
+        return find(model).card.sha256
+    except UnknownModelError:
+        return ""  # loading it says so
+
+
 def _engine(params: SegmentParams) -> Engine | None:
     if not needs_engine(params):
         return None
-    wanted = params.model, params.device
+    wanted = params.model, params.device, _version(params.model)
     if wanted not in _engines:
-        loaded = door.load_engine(*wanted)
+        loaded = door.load_engine(params.model, params.device)
         for old in _engines.values():
             old.close()
         _engines.clear()

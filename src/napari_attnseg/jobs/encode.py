@@ -63,7 +63,7 @@ def find_zoom(
     if params.diameter is not None:
         return _named(engine, params.diameter), None
     zoom, maps, _ = yield from _by_size(engine, plane, params, done, total)
-    return zoom, maps if maps.foreground.shape == plane.shape else None
+    return zoom, maps if _in_one(plane, params, zoom) else None
 
 
 def _named(engine: Engine, diameter: float) -> float:
@@ -80,8 +80,8 @@ def _by_size(
     looked: dict[float, Window] = {}
     while True:
         yield Progress(done, total, f"Reading the object size at zoom {zoom:.2g}")
-        small = max(plane.shape) <= tile_side(params, zoom)
-        looked[zoom] = centre(plane, max(plane.shape)) if small else _middle(plane, params, zoom)
+        small = _in_one(plane, params, zoom)
+        looked[zoom] = centre(plane, max(plane.shape)) if small else _middle(plane, zoom)
         maps = engine.maps(plane.read(looked[zoom]), zoom=zoom, norm=plane.norm)
         try:
             zoom = search.send(maps)
@@ -118,11 +118,11 @@ def settle(
     if params.diameter is not None:
         return Settled(_named(engine, params.diameter))
     zoom, maps, window = yield from _by_size(engine, plane, params, done, total)
-    whole = maps if maps.foreground.shape == plane.shape else None
+    whole = maps if _in_one(plane, params, zoom) else None
     if params.mirror == "never" or not unsure(maps):
         return Settled(zoom, whole)
     if whole is not None:
-        window = _middle(plane, params, zoom)
+        window = _middle(plane, zoom)
         maps = _part(whole, window)
     pixels = plane.read(window)
     search = steady_zoom(engine.card, zoom, maps)
@@ -133,14 +133,22 @@ def settle(
             look = search.send(engine.maps(mirrored(pixels, look.axes), zoom=look.zoom, norm=plane.norm))
         except StopIteration as stop:
             steady, mean = stop.value
-            if mean.foreground.shape == plane.shape:
+            if mean.foreground.shape == plane.shape and _in_one(plane, params, steady):
                 return Settled(steady, mean, mean=True)
             return Settled(steady, whole if steady == zoom else None)
 
 
-def _middle(plane: Plane, params: SegmentParams, zoom: float) -> Window:
-    """Return the centre of a plane that its zoom is read from, 1024 pixels a side as it is resized."""
-    return centre(plane, min(tile_side(params, zoom), max(128, round(_SAMPLE / zoom))))
+def _in_one(plane: Plane, params: SegmentParams, zoom: float) -> bool:
+    """Tell whether a plane is no larger than one tile at a zoom: its maps are then those of the run."""
+    return max(plane.shape) <= tile_side(params, zoom)
+
+
+def _middle(plane: Plane, zoom: float) -> Window:
+    """Return the centre of a plane that its zoom is read from, 1024 pixels a side as it is resized.
+
+    Whatever tile the user set: in a smaller part there may be too few objects to tell their size.
+    """
+    return centre(plane, min(BLOCK, max(128, round(_SAMPLE / zoom))))
 
 
 def _part(maps: DenseMaps, window: Window) -> DenseMaps:

@@ -16,7 +16,7 @@ from napari_attnseg.core.axes import plane_keys, read_plane
 from napari_attnseg.core.classes import class_names, class_numbers, numbered_names
 from napari_attnseg.core.corrections import Changes, compare_labels, known_mask
 from napari_attnseg.core.labels import compact
-from napari_attnseg.errors import ModelError, TrainingDataError
+from napari_attnseg.errors import ModelError, StoreError, TrainingDataError
 from napari_attnseg.jobs.planes import open_plane
 from napari_attnseg.records import Progress, Sample, TrainEvent, TrainStep
 from napari_attnseg.store import models, runs
@@ -74,21 +74,29 @@ def train_folders(
         raise ModelError("Classes cannot be learnt from scratch.", "Start from 'base'.")
     if params.start != "scratch":
         models.find(params.start)  # an unknown name is said before the images are read
-    with _locked(runs.trainings_folder() / params.name):
+    with _locked(runs.trainings_folder() / params.name, params.resume):
         samples = yield from _read(images, labels, params, masks)
         yield from door.train_model(samples, params, started=started)
     return len(samples)
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep the folder of a training to this process; it stays where there is something to go on from."""
+def _locked(folder: Path, resume: bool) -> Iterator[None]:
+    """Keep the folder of a training to this process; it stays where there is something to go on from.
+
+    A training that was interrupted is not begun anew over what it has learnt.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise not_written(f"'{folder.name}' cannot be trained", err) from err
     lock = take(folder / "lock", wait=0.0)
     try:
+        if not resume and (folder / "last.safetensors").exists():
+            raise StoreError(
+                f"A training of '{folder.name}' was interrupted and can go on.",
+                f"Go on with --resume, take another name, or delete '{folder}'.",
+            )
         yield
     finally:
         lock.close()

@@ -10,6 +10,7 @@ import torch
 from napari_attnseg.errors import EngineUnavailableError
 
 _GIB = 1024**3
+_NARROW = 16  # width of a field, pixels, up to which bf16 is not used on a CPU
 
 
 def available() -> list[str]:
@@ -81,18 +82,23 @@ def precision() -> str:
     return wanted
 
 
-def autocast(device: torch.device, *, training: bool = False) -> contextlib.AbstractContextManager[object]:
+def autocast(
+    device: torch.device, *, training: bool = False, width: int | None = None
+) -> contextlib.AbstractContextManager[object]:
     """Return the autocast for a device: bf16 or fp16 on CUDA, bf16 on a CPU that multiplies it in hardware.
 
     Set ``NAPARI_ATTNSEG_PRECISION=float32`` to run in float32 on every processor: results are then
     the same on all of them, at 2 to 3 times the time where bf16 is there.
+
+    Fields of a ``width`` of at most 16 pixels run in float32 on a CPU: oneDNN, as PyTorch 2.13 brings it,
+    reads past the end of bf16 images of one or two columns in convolutions of stride 2.
     """
     if precision() == "float32" and not training:
         return contextlib.nullcontext()
     if device.type == "cuda":
         dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
         return torch.autocast("cuda", dtype)
-    if device.type == "cpu" and fast_bf16():
+    if device.type == "cpu" and fast_bf16() and (width is None or width > _NARROW):
         return torch.autocast("cpu", torch.bfloat16)
     return contextlib.nullcontext()
 

@@ -261,7 +261,7 @@ class TorchEngine:
         if device != self._here:
             model.to(device)
             self._here = device
-        with torch.inference_mode(), devices.autocast(device):
+        with torch.inference_mode(), devices.autocast(device, width=x.shape[-1]):
             x = self._to_device(x, device)
             if finished and isinstance(model, AttnSegNet):
                 return model(x, tape, pool, finished=True)

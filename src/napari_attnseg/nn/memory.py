@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 HALO = 48  # pixels of context around a half tile
 _POOLS = (2, 4)
+# by CUDA and MPS, by the processor on Linux and macOS, by the processor on Windows, by cuBLAS
+_SAID = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -25,7 +27,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    return isinstance(error, RuntimeError) and any(said in text for said in _SAID)
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from napari_attnseg.records import ImageSource
 
 TIFF, JPEG, ZARR = (".tif", ".tiff"), (".jpg", ".jpeg"), (".zarr",)
+_MADE_BY = "napari-attnseg"  # in the headers of what is written here
 SUFFIXES = (*TIFF, ".png", *JPEG, *ZARR)
 
 
@@ -172,6 +173,7 @@ def save_tiff(part: Path, data: npt.NDArray[np.generic], axes: str = "YX") -> No
         data,
         photometric="rgb" if axes.endswith("S") else "minisblack",
         compression="zlib",
+        software=_MADE_BY,
         metadata={"axes": axes},
         ome=False,
     )
@@ -179,9 +181,45 @@ def save_tiff(part: Path, data: npt.NDArray[np.generic], axes: str = "YX") -> No
 
 def save_png(part: Path, picture: npt.NDArray[np.uint8]) -> None:
     """Write a PNG to a path that :func:`replacing` gave."""
-    from PIL import Image
+    from PIL import Image, PngImagePlugin
 
-    Image.fromarray(picture).save(part, format="PNG")
+    about = PngImagePlugin.PngInfo()
+    about.add_text("Software", _MADE_BY)
+    Image.fromarray(picture).save(part, format="PNG", pnginfo=about)
+
+
+def check_ours(path: Path) -> None:
+    """Raise ``StoreError`` where something lies at a path that was not written here: it is not replaced.
+
+    What is written here says so in its header, which other programs do not keep: labels that were corrected
+    and saved elsewhere are somebody's own.
+    """
+    if path.suffix.lower() not in ZARR:
+        check_no_folder(path)
+    if os.path.lexists(path) and not _is_ours(path):
+        raise StoreError(
+            f"'{path}' is there already and is no result of a run.", "Move it, or choose another --out."
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        if path.suffix.lower() in ZARR:
+            import zarr
+
+            node = zarr.open(str(path), mode="r")
+            return isinstance(node, zarr.Array) and node.attrs.get("software") == _MADE_BY
+        if path.suffix.lower() in TIFF:
+            import tifffile
+
+            with tifffile.TiffFile(path) as file:
+                return bool(file.pages.first.software == _MADE_BY)
+        from PIL import Image
+
+        with Image.open(path) as picture:
+            return bool(picture.info.get("Software") == _MADE_BY)
+    except Exception:  # whatever cannot be opened is not ours
+        return False
 
 
 def _write_zarr(path: Path, data: npt.NDArray[np.generic], axes: str) -> None:
@@ -195,6 +233,7 @@ def _write_zarr(path: Path, data: npt.NDArray[np.generic], axes: str) -> None:
             dtype=data.dtype,
             chunks=chunks,
             dimension_names=[a.lower() for a in axes],
+            attributes={"software": _MADE_BY},
         )
         array[...] = data
 
@@ -206,8 +245,8 @@ def replacing(path: Path) -> Iterator[Path]:
     On any failure the temporary file or folder is removed, and the folders that were made for it; an
     ``OSError`` becomes a ``StoreError``.
     """
-    if path.suffix != ".zarr" and os.path.isdir(path):  # said before anything is written, also of several
-        raise StoreError(f"'{path}' is a folder.", "Rename it, or choose another folder for the results.")
+    if path.suffix != ".zarr":
+        check_no_folder(path)  # said before anything is written, also of several
     made = [folder for folder in path.parents if not os.path.exists(folder)]
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -230,6 +269,12 @@ def replacing(path: Path) -> Iterator[Path]:
         for folder in made:
             with suppress(OSError):  # not empty: all went well, or others write there too
                 folder.rmdir()
+
+
+def check_no_folder(path: Path) -> None:
+    """Raise ``StoreError`` where a folder lies in the place of a file."""
+    if os.path.isdir(path):
+        raise StoreError(f"'{path}' is a folder.", "Rename it, or choose another folder for the results.")
 
 
 def make_folder(folder: Path) -> None:

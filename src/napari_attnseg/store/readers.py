@@ -177,7 +177,7 @@ def _by_pillow(
 ) -> npt.NDArray[np.generic]:
     from PIL import Image, ImageSequence
 
-    with Image.open(path) as image:
+    with any_size(), Image.open(path) as image:
         pages = [np.asarray(page.convert(mode) if mode else page) for page in ImageSequence.Iterator(image)]
     data = np.stack(pages) if len(pages) > 1 else pages[0]
     if data.shape != shape or data.dtype != dtype:
@@ -203,6 +203,18 @@ def _tiff_axes(letters: str, shape: tuple[int, ...]) -> tuple[str, bool]:
     return "".join(out), rgb
 
 
+@contextmanager
+def any_size() -> Iterator[None]:
+    """Let Pillow open images of any size: its limit is against files that nobody chose."""
+    from PIL import Image
+
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
 # --- PNG, JPEG ------------------------------------------------------------------------------------
 
 
@@ -211,7 +223,8 @@ def read_pillow(path: Path, *, palette: bool = True) -> ImageSource:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        opened = Image.open(path)
+        with any_size():
+            opened = Image.open(path)
     except UnidentifiedImageError as err:  # its text would name the file a second time
         raise OSError("not a PNG or JPEG file") from err
     with opened as image:
