@@ -13,7 +13,7 @@ from napari_attnseg.store import models, runs
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-IMAGE = "phase"  # a sample in which the base misses objects
+IMAGE = "photo"  # a sample in which the base misses half of the objects
 
 
 def stroke(window, start, end) -> None:
@@ -53,7 +53,7 @@ def test_correct_tune_accept_run_again_undo_roll_back(open_window, tmp_path, mon
     monkeypatch.setenv("NAPARI_ATTNSEG_HOME", str(tmp_path))
     window = open_window()
     viewer = window.viewer
-    viewer.open_sample("napari-attnseg", "phase")
+    viewer.open_sample("napari-attnseg", IMAGE)
     truth = viewer.layers[f"{IMAGE} · ground truth"].data.copy()
     viewer.layers.remove(f"{IMAGE} · ground truth")
     window.run(IMAGE)
