@@ -38,9 +38,7 @@ _CLEAR = 0.95  # agreement of the votes in such a look, below which it does not 
 _FEW = 20  # things found so far, above which none is taken: tissue is not one large object
 _FEWEST_PIXELS_FAR = 32  # side of an image in it, below which it is not taken
 _SOFT = (0.3, 0.7)  # probabilities of the foreground of what is neither inside nor outside
-_CRISP = (
-    0.9  # width of that along the border of objects, pixels of the resized image, above which it is a glow
-)
+_CRISP = 0.9  # width of their band along a border, resized pixels, above which it is a glow
 
 
 def estimate_diameter(maps: DenseMaps, threshold: float = 0.5) -> float | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_attnseg.core.axes import check, reason
 from napari_attnseg.errors import AttnSegError, InputError, StoreError
-from napari_attnseg.store.readers import read_pillow, read_tiff, read_zarr
+from napari_attnseg.store.readers import any_size, read_pillow, read_tiff, read_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -216,7 +216,7 @@ def _is_ours(path: Path) -> bool:
                 return bool(file.pages.first.software == _MADE_BY)
         from PIL import Image
 
-        with Image.open(path) as picture:
+        with any_size(), Image.open(path) as picture:
             return bool(picture.info.get("Software") == _MADE_BY)
     except Exception:  # whatever cannot be opened is not ours
         return False
