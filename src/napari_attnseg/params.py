@@ -89,7 +89,7 @@ class SegmentParams(ReadoutParams):
         "auto",
         title="Mirror images",
         description="Let the network see the image mirrored, too, and take the mean: four runs instead of "
-        "one, and twelve where it is unsure, to choose the zoom as well. 'auto' does so only there.",
+        "one, and twelve or so where it is unsure, to choose the zoom as well. 'auto' does so only there.",
     )
     channel: int | None = Field(
         None,

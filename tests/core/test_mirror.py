@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from napari_attnseg.core import size
 from napari_attnseg.core.mirror import MIRRORS, Look, Mean, mirrored, read_maps, steady_zoom
+from napari_attnseg.core.size import by_width, elongation
 from napari_attnseg.records import DenseMaps, ModelCard
 
 CARD = ModelCard("fake", "Fake", {}, diameter=24.0)
@@ -139,8 +141,19 @@ def test_a_tuned_model_stays_at_the_zoom_of_the_objects_that_it_was_tuned_on():
         assert len(eye.looks) == (4 if usual == 24.0 else 12)
 
 
-@pytest.mark.parametrize(("chance", "runs"), [(0.95, 1), (0.85, 4), (0.1, 1)])
-def test_mirror_images_are_run_at_the_zoom_of_the_image_where_it_is_unsure(chance, runs):
+@pytest.mark.parametrize(
+    ("chance", "agreed", "readout", "runs"),
+    [
+        pytest.param(0.95, 0.98, "seeds", 1, id="sure"),
+        pytest.param(0.95, 0.96, "seeds", 4, id="sure, votes disagree"),
+        pytest.param(0.95, 0.96, "watershed", 1, id="votes do not count"),
+        pytest.param(0.85, 0.98, "seeds", 4, id="unsure"),
+        pytest.param(0.1, 0.0, "seeds", 1, id="nothing"),
+    ],
+)
+def test_mirror_images_are_run_where_the_network_is_unsure(monkeypatch, chance, agreed, readout, runs):
+    monkeypatch.setattr(size, "agreement", lambda _maps: agreed)
+    card = replace(CARD, training={"readout": readout})
     image = np.arange(48, dtype=np.float32).reshape(6, 8)
     seen = []
 
@@ -150,11 +163,70 @@ def test_mirror_images_are_run_at_the_zoom_of_the_image_where_it_is_unsure(chanc
         flat = np.full(picture.shape, chance, np.float32)
         return DenseMaps(flat, np.zeros_like(flat), size, np.zeros((2, *flat.shape), np.float32))
 
-    zoom, maps = read_maps(replace(CARD, usual_diameter=24.0), image, run)
+    zoom, maps = read_maps(replace(card, usual_diameter=24.0), image, run)
     assert zoom == 1.0
     assert [corner for corner, at in seen if at == zoom][-4:] == [0.0, 40.0, 7.0, 47.0][:runs]
     assert maps.foreground == pytest.approx(chance)
     seen.clear()
-    read_maps(CARD, image, run)
+    read_maps(card, image, run)
     beside = [corner for corner, at in seen if at == 2**0.5]
     assert (beside[-4:] == [0.0, 40.0, 7.0, 47.0]) == (runs == 4)
+
+
+def rods(width: int) -> DenseMaps:
+    """Three rods of 10 widths beside each other, whose pixels vote for the middle."""
+    shape = (12 * width, 12 * width)
+    found = DenseMaps(*(np.zeros(shape, np.float32) for _ in range(3)), np.zeros((2, *shape), np.float32))
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    for number in range(3):
+        top = width + 3 * width * number
+        at = slice(top, top + width), slice(width, 11 * width)
+        found.foreground[at] = 0.95
+        found.size[at] = np.sqrt(4 / np.pi * 10) * width
+        found.offset[0][at] = (top + (width - 1) / 2 - y)[at]
+        found.offset[1][at] = (6 * width - 0.5 - x)[at]
+    return found
+
+
+def test_length_and_width_are_those_of_the_ellipse_with_the_same_moments():
+    length, width = elongation(rods(8))
+    assert length == pytest.approx(10, rel=0.01)
+    assert width == pytest.approx(4 / np.sqrt(12) * 8, rel=0.01)
+    assert elongation(replace(rods(8), foreground=np.zeros((96, 96), np.float32))) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("width", "worse_at", "canonical", "zoom"),
+    [
+        pytest.param(8, None, 24.0, 2.0, id="two steps at most"),
+        pytest.param(14, None, 24.0, 1.414, id="wide enough after one"),
+        pytest.param(18, None, 24.0, 1.0, id="wide enough"),
+        pytest.param(8, 2.0, 24.0, 1.414, id="votes agree less"),
+        pytest.param(8, None, 9.0, 1.0, id="too large for the network"),
+    ],
+)
+def test_long_thin_objects_are_looked_at_closer(monkeypatch, width, worse_at, canonical, zoom):
+    monkeypatch.setattr(size, "agreement", lambda maps: float(maps.distance[0, 0]))
+
+    def run(at):
+        found = rods(width)
+        found.distance[0, 0] = 0.8 if round(at, 3) == worse_at else 0.9
+        return found
+
+    search, asked = by_width(1.0, run(1.0), canonical), []
+    try:
+        at = next(search)
+        while True:
+            asked.append(at)
+            at = search.send(run(at))
+    except StopIteration as stop:
+        found = round(stop.value[0], 3)
+    assert found == zoom
+    assert len(asked) <= 2
+
+
+def test_round_objects_are_not_looked_at_closer():
+    flat = np.zeros((60, 60), np.float32)
+    found = DenseMaps(flat.copy(), flat.copy(), flat + 9, np.zeros((2, 60, 60), np.float32))
+    found.foreground[20:28, 20:28] = 0.95
+    assert list(by_width(1.0, found, 24.0)) == []

@@ -21,6 +21,7 @@ from napari_attnseg.core.size import (
     STEPS,
     ZOOM_LIMITS,
     as_usual,
+    by_width,
     estimate_diameter,
     settle_for,
     too_large,
@@ -113,6 +114,8 @@ def steady_zoom(
     Not one at which objects look too large: one blob in place of a crowd is easy to draw alike.  A tuned
     model stays at the zoom at which it learnt where objects are as usual.
 
+    Long, thin objects are looked at at finer zooms first, as far as the votes agree as well there.
+
     Parameters
     ----------
     card : ModelCard
@@ -135,6 +138,7 @@ def steady_zoom(
     if as_usual(maps, zoom, card):
         mean, _ = yield from _mean(zoom, maps, measured=False)
         return zoom, mean
+    zoom, maps = yield from _finer(card, zoom, maps)
     found, (mean, best) = zoom, (yield from _mean(zoom, maps))
     for step in STEPS:
         at = float(np.clip(zoom * step, *ZOOM_LIMITS))
@@ -147,6 +151,19 @@ def steady_zoom(
         if alike > best:
             found, mean, best = at, other, alike
     return found, mean
+
+
+def _finer(
+    card: ModelCard, zoom: float, maps: DenseMaps
+) -> Generator[Look, DenseMaps, tuple[float, DenseMaps]]:
+    """Return the zoom for long, thin objects, and the maps there: those given where they are not thin."""
+    search = by_width(zoom, maps, card.diameter)
+    try:
+        at = next(search)
+        while True:
+            at = search.send((yield Look(at)))
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
 
 
 def _mean(
@@ -184,7 +201,7 @@ def read_maps(
         ``run(image, zoom)`` returns the maps of an image, this or a mirror image, at a zoom.
     """
     zoom, maps = settle_for(card, lambda at: run(image, at))
-    if not unsure(maps):
+    if not unsure(maps, card):
         return zoom, maps
     search = steady_zoom(card, zoom, maps)
     look = next(search)

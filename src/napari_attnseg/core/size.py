@@ -29,6 +29,7 @@ _FULLEST = 0.8  # share of the image that the second look may call foreground: a
 FINE = 2.0  # the zoom of a look for crowds of small objects that were taken for large ones
 _SURE_OF_SMALL = 0.85  # sureness of that look, below which it does not count
 AGREED = 0.9  # agreement of the votes, below which neighbouring zooms are tried
+STEADY = 0.97  # agreement of the votes, below which mirror images are looked at, however sure it is
 BETTER = 0.03  # by how much the votes must agree better there
 STEPS = (2.0**-0.5, 2.0**0.5)  # to the neighbouring zooms, the coarser first
 ALIKE = 2.0**0.5  # factor from the usual diameter, up to which objects are taken for the usual ones
@@ -38,6 +39,8 @@ _CLEAR = 0.95  # agreement of the votes in such a look, below which it does not 
 _FEW = 20  # things found so far, above which none is taken: tissue is not one large object
 _FEWEST_PIXELS_FAR = 32  # side of an image in it, below which it is not taken
 _SOFT = (0.3, 0.7)  # probabilities of the foreground of what is neither inside nor outside
+_LONG = 1.8  # length over width, median of the objects, from which on they are read by their width
+_WIDE = 20.0  # width, resized pixels, that such objects need
 _CRISP = 0.9  # width of their band along a border, resized pixels, above which it is a glow
 
 
@@ -82,9 +85,16 @@ def sureness(foreground: npt.NDArray[np.float32], threshold: float = 0.5) -> flo
     return float(foreground[inside].mean()) if inside.any() else 0.0
 
 
-def unsure(maps: DenseMaps) -> bool:
-    """Tell whether a network found a foreground and is unsure of it."""
-    return 0 < sureness(maps.foreground) < SURE
+def unsure(maps: DenseMaps, card: ModelCard) -> bool:
+    """Tell whether a network found a foreground and is unsure of it, or of which pixels belong together.
+
+    The latter only where objects are read out by votes.
+    """
+    sure = sureness(maps.foreground)
+    if not sure or sure < SURE:
+        return sure > 0
+    votes = maps.classes is None and card.training.get("readout", "seeds") == "seeds"
+    return votes and agreement(maps) < STEADY
 
 
 def too_large(maps: DenseMaps, zoom: float, canonical: float) -> bool:
@@ -224,6 +234,49 @@ def _by_votes(
         if moved:
             break
     return zoom, maps
+
+
+def by_width(
+    zoom: float, maps: DenseMaps, canonical: float
+) -> Generator[float, DenseMaps, tuple[float, DenseMaps]]:
+    """Go on to finer zooms while objects are long and thin, in two passes at most: see :func:`zoom_search`.
+
+    Rods side by side may have the area of round objects; the borders between them lie closer together.
+    """
+    for _ in range(2):
+        length, width = elongation(maps)
+        wanted = float(np.clip(zoom * STEPS[1], *ZOOM_LIMITS))
+        if length < _LONG or width * zoom >= _WIDE or wanted == zoom:
+            break
+        finer = yield wanted
+        if agreement(finer) < agreement(maps) or too_large(finer, wanted, canonical):
+            break
+        zoom, maps = wanted, finer
+    return zoom, maps
+
+
+def elongation(maps: DenseMaps) -> tuple[float, float]:
+    """Return the median length over width of the objects, and their median width in pixels; 0 without any.
+
+    Both are those of the ellipse with an object's second moments.
+    """
+    seeds = find_seeds(maps)
+    count = len(seeds.position)
+    area = np.bincount(seeds.best, minlength=count + 1)[:count]
+    whole = area > 0
+    if not whole.any():
+        return 0.0, 0.0
+
+    def mean(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        total = np.bincount(seeds.best, values, minlength=count + 1)[:count]
+        return np.asarray(total[whole] / area[whole])
+
+    y, x = (part.astype(np.float64) for part in np.divmod(seeds.pixels, maps.foreground.shape[1]))
+    cy, cx = mean(y), mean(x)
+    yy, xx, xy = mean(y * y) - cy**2, mean(x * x) - cx**2, mean(x * y) - cx * cy
+    half, turn = (yy + xx) / 2 + 1 / 12, np.hypot((yy - xx) / 2, xy)  # 1 / 12: a pixel has a width, too
+    short = np.maximum(half - turn, 1 / 12)
+    return float(np.median(np.sqrt((half + turn) / short))), float(np.median(4 * np.sqrt(short)))
 
 
 def _surer(coarse: DenseMaps, fine: DenseMaps, threshold: float) -> bool:

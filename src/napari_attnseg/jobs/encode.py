@@ -98,13 +98,16 @@ class Settled:
     ----------
     maps : DenseMaps or None
         Of the whole plane at that zoom, where the search saw all of it.
-    mean : bool
-        They are the mean over its mirror images.
+    final : bool
+        They are those of the run: the network is sure of them, or they are the mean over mirror images.
+    passes : int
+        How many times the plane went through the network for them.
     """
 
     zoom: float
     maps: DenseMaps | None = None
-    mean: bool = False
+    final: bool = False
+    passes: int = 1
 
 
 def settle(
@@ -119,8 +122,8 @@ def settle(
         return Settled(_named(engine, params.diameter))
     zoom, maps, window = yield from _by_size(engine, plane, params, done, total)
     whole = maps if _in_one(plane, params, zoom) else None
-    if params.mirror == "never" or not unsure(maps):
-        return Settled(zoom, whole)
+    if params.mirror == "never" or not unsure(maps, engine.card):
+        return Settled(zoom, whole, final=whole is not None and params.mirror != "always")
     if whole is not None:
         window = _middle(plane, zoom)
         maps = _part(whole, window)
@@ -134,7 +137,7 @@ def settle(
         except StopIteration as stop:
             steady, mean = stop.value
             if mean.foreground.shape == plane.shape and _in_one(plane, params, steady):
-                return Settled(steady, mean, mean=True)
+                return Settled(steady, mean, final=True, passes=1 + len(MIRRORS))
             return Settled(steady, whole if steady == zoom else None)
 
 
@@ -209,7 +212,7 @@ def encode_field(
     """
     if maps is None:
         maps = yield from encode_part(engine, plane, part, zoom, params, done, total)
-    if params.mirror == "never" or (params.mirror == "auto" and not unsure(maps)):
+    if params.mirror == "never" or (params.mirror == "auto" and not unsure(maps, engine.card)):
         return maps, 1
     mean = Mean(maps)
     pixels = plane.read(part)
@@ -226,8 +229,8 @@ def encode_plane(
     engine: Engine, plane: Plane, settled: Settled, params: SegmentParams, done: int = 0, total: int = 0
 ) -> Generator[Progress, None, tuple[DenseMaps, int]]:
     """Return what :func:`encode_field` does, for a whole plane and with what is known of it."""
-    if settled.mean and settled.maps is not None:
-        return settled.maps, 1 + len(MIRRORS)
+    if settled.final and settled.maps is not None:
+        return settled.maps, settled.passes
     part = slice(0, plane.shape[0]), slice(0, plane.shape[1])
     job = encode_field(engine, plane, part, settled.zoom, params, done, total, settled.maps)
     return (yield from job)
