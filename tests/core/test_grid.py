@@ -81,3 +81,20 @@ def test_paint_fills_the_cell_in_which_the_field_ends():
     assert out[40, 59] == 9
     centres = np.ix_([8, 24, 40], [24, 40, 56])
     np.testing.assert_array_equal(out[centres], values)
+
+
+@given(
+    st.integers(1, 700), st.integers(1, 700), st.sampled_from([0.05, 0.074, 0.3, 0.84, 1.0, 1.19, 2.0, 4.0])
+)
+def test_parts_of_tokens_end_where_the_plane_ends(height, width, zoom):
+    shape = int(np.ceil(height * zoom / 16)), int(np.ceil(width * zoom / 16))
+    grid = TokenGrid(16, zoom, shape, (0, 0), (height, width))
+    count, cells = grid.parts((height, width))
+    side = grid.cell / count
+    assert count * max(shape) <= 1024 or count == 1
+    for n, cell, tokens in zip((height, width), cells, shape, strict=True):
+        assert cell * side - n >= -1e-3  # nothing is left bare
+        assert cell <= tokens * count
+        assert cell * side - n <= max(1.0, n / 256, side)
+    if all((n * zoom / 16).is_integer() for n in (height, width)):
+        assert count == 1

@@ -60,3 +60,17 @@ def test_what_belongs_to_no_tape_stays_hidden(stage):
     session.change_run(session.state.run, tape=tape)
     curtain.arrange()
     assert seen(viewer) == everything
+
+
+def test_only_the_chosen_image_shows_its_attention(stage):
+    viewer, session, curtain = stage
+    everything = seen(viewer)
+    curtain.draw(True)
+    first = session.state.image
+    other = viewer.add_image(blobs()[0], name="other")
+    session.update(image=other)
+    curtain.arrange()
+    assert seen(viewer) == {"im", "labels", "other"}
+    session.update(image=first)
+    curtain.arrange()
+    assert seen(viewer) == everything | {"other"}

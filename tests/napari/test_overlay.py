@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 
-from napari_attnseg._napari import overlay, views
+from napari_attnseg._napari import overlay, pins, views
 from napari_attnseg._napari.layers import source_of
 from napari_attnseg.core.attention import AttentionTape
+from napari_attnseg.core.grid import TokenGrid
 from napari_attnseg.jobs.attention_maps import field_map
 from napari_attnseg.jobs.progress import drive
 from napari_attnseg.records import PlaneKey
@@ -183,8 +184,9 @@ def test_side_by_side_is_moved_by_the_image_and_shares_its_data():
     assert np.shares_memory(copy.data, image.data)
     pixel = np.array([3, 40, 33])
     np.testing.assert_allclose(copy.data_to_world(pixel), image.data_to_world((3, 40, 163)), atol=1e-6)
-    token = layer.world_to_data(copy.data_to_world(pixel))
-    assert (round(token[1]), round(token[2])) == view.grid.token_of((40, 33))
+    part = layer.world_to_data(copy.data_to_world(pixel))
+    parts, _ = view.grid.parts((100, 120))
+    assert (round(part[1]) // parts, round(part[2]) // parts) == view.grid.token_of((40, 33))
     overlay.remove(viewer.layers, image)
     assert list(viewer.layers) == [image]
 
@@ -200,3 +202,57 @@ def test_a_map_says_what_lies_above_its_colour_bar():
     assert one.caption.endswith(f" · 1 place above {top:.2g} is drawn as that")
     entropy = drive(field_map(tape_of(), "entropy", "global1", "mean"))
     assert "drawn as that" not in views.map_view(tape_of(), entropy).caption
+
+
+@pytest.mark.parametrize("zoom", [1.0, 0.074, 0.37, 2.0])
+def test_the_overlay_ends_where_the_image_ends(zoom):
+    viewer = ViewerModel()
+    image = viewer.add_image(np.zeros((517, 389), np.float32), name="im")
+    shape = tuple(int(np.ceil(n * zoom / 16)) for n in (517, 389))
+    grid = TokenGrid(16, zoom, shape, (0, 0), (517, 389))
+    values = np.random.default_rng(0).random(shape, dtype=np.float32)
+    view = views.View(values, grid, (0.0, 1.0), "words")
+    layer = overlay.show(viewer.layers, image, source_of(image), PlaneKey(()), view)
+    (top, left), (bottom, right) = (
+        layer.data_to_world(np.array(c) - 0.5) for c in ((0, 0), layer.data.shape)
+    )
+    assert abs(top + 0.5) < 0.01
+    assert abs(left + 0.5) < 0.01
+    assert -0.01 < bottom - 516.5 <= 517 / 256
+    assert -0.01 < right - 388.5 <= 517 / 256
+    for pixel in ((0, 0), (100, 200), (515, 387), (300, 5)):
+        part = np.round(layer.world_to_data(pixel)).astype(int)
+        assert layer.data[tuple(part)] == values[grid.token_of(pixel)]
+
+
+def test_cells_that_are_cut_blend_and_are_themselves_again():
+    viewer = ViewerModel()
+    image = viewer.add_image(np.zeros((40, 40), np.float32), name="im")
+    values = np.arange(9, dtype=np.float32).reshape(3, 3)
+    view = views.View(values, TokenGrid(16, 1.0, (3, 3), (0, 0), (40, 40)), (0.0, 9.0), "words")
+    layer = overlay.show(viewer.layers, image, source_of(image), PlaneKey(()), view)
+    sharp = np.repeat(np.repeat(values, 2, 0), 2, 1)[:5, :5]
+    np.testing.assert_array_equal(layer.data, sharp)
+    overlay.set_smooth(layer, True)
+    np.testing.assert_allclose(layer.data[0], [0, 0.25, 0.75, 1.25, 1.75])
+    np.testing.assert_allclose(layer.data[:, 0], [0, 0.75, 2.25, 3.75, 5.25])
+    again = overlay.show(
+        viewer.layers, image, source_of(image), PlaneKey(()), replace(view, values=values[::-1])
+    )
+    assert again is layer
+    np.testing.assert_allclose(layer.data[:, 0], [6, 5.25, 3.75, 2.25, 0.75])
+    overlay.set_smooth(layer, False)
+    np.testing.assert_array_equal(layer.data, np.repeat(np.repeat(values[::-1], 2, 0), 2, 1)[:5, :5])
+
+
+def test_a_token_at_the_edge_is_outlined_as_far_as_the_image_goes():
+    viewer = ViewerModel()
+    image = viewer.add_image(np.zeros((40, 40), np.float32), name="im")
+    source, plane = source_of(image), PlaneKey(())
+    marks = pins.show_outline(viewer.layers, image, source, plane, [(31.5, 31.5, 47.5, 47.5)])
+    ends = marks.data[:, 0] + marks.data[:, 1]
+    assert marks.data[:, 0].min() == 31.5
+    assert ends.max() == 39.5
+    image.name = "other"
+    pins.show_outline(viewer.layers, image, source, plane, [(0.0, 0.0, 9.0, 9.0)])
+    assert marks.name == "other · attention outline"

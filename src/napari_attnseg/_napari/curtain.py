@@ -21,7 +21,8 @@ class Curtain:
     Attributes
     ----------
     is_open : bool
-        Whether the tab is in front.  Also then an overlay whose run has no tape stays hidden.
+        Whether the tab is in front.  Also then an overlay whose run has no tape stays hidden, and so do
+        those of images that are not chosen: the tab speaks of one image.
     """
 
     def __init__(self, viewer: ViewerModel, session: Session) -> None:
@@ -49,7 +50,7 @@ class Curtain:
         run = next((run for run in runs if str(run.image.unique_id) == about.get("of")), None)
         if run is None:
             return
-        wanted = self.is_open and run.tape is not None
+        wanted = self.is_open and run.tape is not None and run is self._session.state.run
         if layer.visible and not wanted:
             self._hidden.add(layer)
             layer.visible = False

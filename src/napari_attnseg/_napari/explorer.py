@@ -183,7 +183,8 @@ class Explorer:
         if run is None or tape is None or not q.block:
             return None
         if (made := self.current_map) is not None and (q.what != PIXEL or q.pixel is None):
-            return views.map_view(tape, made, self._start_words() if made.kind == "rollout" else "")
+            view = views.map_view(tape, made, self._start_words() if made.kind == "rollout" else "")
+            return views.unasked(view) if q.what == PIXEL else view
         if q.what == SURE and q.label:
             subject = f"Object {q.label}"
             return views.sureness_view(tape, assignment(tape), question_mask(run, q.label), subject)

@@ -1,8 +1,12 @@
-"""Token values on the canvas: Image layers of one value per token, laid over the image by an affine."""
+"""Token values on the canvas: Image layers of one value per token, laid over the image by an affine.
+
+Where tokens reach past the image they are cut into parts, and those outside are left away.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from napari.layers import Image
@@ -35,6 +39,7 @@ _SIGNED = ((0.05, 0.45, 1.0, 1.0), (0.05, 0.45, 1.0, 0.0), (1.0, 0.5, 0.05, 0.0)
 _OPACITY, _INK_OPACITY = 0.5, 0.8  # let the colours of the labels under it be told
 _INK = "attnseg ink"
 _BRIGHT = 0.3  # mean of the thumbnail above which an image is bright
+_tokens: WeakKeyDictionary[Image, tuple[npt.NDArray[np.float32], int, tuple[int, int]]] = WeakKeyDictionary()
 MAIN = "attention"  # the role of the overlay that follows the query
 
 
@@ -81,9 +86,11 @@ def show(
     shift : float
         Pixels of the image by which the overlay is moved to the right, for showing side by side.
     """
-    data = view.values.reshape((1,) * (image.ndim - 2) + view.values.shape)
-    affine = overlay_affine(image, source, plane, view.grid, shift)
     layer = find(layers, image, role)
+    parts, shape = view.grid.parts(source.shape_yx)
+    data = _cells(view.values, parts, shape, layer is not None and layer.interpolation2d != "nearest")
+    data = data.reshape((1,) * (image.ndim - 2) + shape)
+    affine = overlay_affine(image, source, plane, view.grid, shift, parts)
     name = f"{image.name} · attention" + ("" if role == MAIN else f" · {role}")
     if layer is None:
         layer = _new(image, data, name, affine, view)
@@ -96,6 +103,7 @@ def show(
             layer.name = name
         if view.signed != (layer.metadata[META].get("signed") is True):
             _dress(layer, image, view, colour)
+    _tokens[layer] = view.values, parts, shape
     if colour is None and not view.signed and layer.gamma != view.gamma:
         layer.gamma = view.gamma
     if tuple(layer.contrast_limits) != view.limits:
@@ -112,6 +120,27 @@ def show(
         **view.info,
     }
     return layer
+
+
+def _cells(
+    values: npt.NDArray[np.float32], parts: int, shape: tuple[int, int], smooth: bool
+) -> npt.NDArray[np.float32]:
+    """Return tokens cut into ``parts`` a side, the first ``shape`` of them, (rows, columns) float32.
+
+    A part has its token's value, or one between those of the nearest tokens.
+    """
+    if parts == 1:
+        return values[: shape[0], : shape[1]]
+    for axis, count in enumerate(shape):
+        if not smooth:
+            values = np.repeat(values, parts, axis=axis).take(range(count), axis=axis)
+            continue
+        at = np.clip((np.arange(count) + 0.5) / parts - 0.5, 0, values.shape[axis] - 1)
+        low = at.astype(np.intp)
+        high = np.minimum(low + 1, values.shape[axis] - 1)
+        share = (at - low).astype(np.float32).reshape((-1, 1) if axis == 0 else (1, -1))
+        values = values.take(low, axis=axis) * (1 - share) + values.take(high, axis=axis) * share
+    return values
 
 
 def _new(image: Image, data: npt.NDArray[np.float32], name: str, affine: Any, view: View) -> Image:
@@ -195,8 +224,13 @@ def set_ink(layer: Image, on: bool) -> None:
 def set_smooth(layer: Image, on: bool) -> None:
     """Blend between the cells, or show them as they are."""
     wanted = "linear" if on else "nearest"
-    if layer.interpolation2d != wanted:  # setting it builds the shader anew
-        layer.interpolation2d = wanted
+    if layer.interpolation2d == wanted:  # setting it builds the shader anew
+        return
+    layer.interpolation2d = wanted
+    values, parts, shape = _tokens.get(layer, (layer.data, 1, (0, 0)))
+    if parts > 1:
+        layer.data[...] = _cells(values, parts, shape, on).reshape(layer.data.shape)
+        layer.refresh(extent=False)
 
 
 def show_beside(layers: LayerList, image: Image, shift: float, name: str) -> Image:
@@ -225,16 +259,16 @@ def remove(layers: LayerList, image: Image, keep: Sequence[str] = ()) -> None:
 
 
 def overlay_affine(
-    image: Image, source: ImageSource, plane: PlaneKey, grid: TokenGrid, shift: float = 0.0
+    image: Image, source: ImageSource, plane: PlaneKey, grid: TokenGrid, shift: float = 0.0, parts: int = 1
 ) -> npt.NDArray[np.float64]:
-    """Return the (n + 1, n + 1) matrix from token indices to the world.
+    """Return the (n + 1, n + 1) matrix from the indices of tokens, or of parts of them, to the world.
 
     Along plane axes the overlay lies on the plane it was computed for; along a channel axis its one
     step spans all channels.
     """
     ndim = image.ndim
     inner = np.eye(ndim + 1)
-    token = grid.affine()
+    token = grid.affine(parts)
     inner[ndim - 2 : ndim, ndim - 2 : ndim] = token[:2, :2]
     inner[ndim - 2 : ndim, ndim] = token[:2, 2]
     inner[ndim - 1, ndim] += shift

@@ -161,15 +161,19 @@ def show_outline(
         if layer is not None:
             layers.remove(layer)
         return None
-    parts = [_edges(source, plane, box) for box in boxes]
+    parts = [_edges(source, plane, _inside(box, source.shape_yx)) for box in boxes]
     for y0, x0, y1, x1 in lines:
         ends = place(source, plane, np.array([[y0, x0], [y1, x1]]))
         parts.append(np.stack([ends[:1], ends[1:] - ends[:1]], axis=1))
     data = np.concatenate(parts)
+    name = f"{image.name} · attention outline"
+    if layer is not None and layer.name == layer.metadata[META].get("named"):  # the image was renamed
+        layer.name = name
+        layer.metadata[META]["named"] = layer.name
     if layer is None:
         layer = Vectors(
             data,
-            name=f"{image.name} · attention outline",
+            name=name,
             edge_color=_LINE,
             edge_width=max(0.6, min(source.shape_yx) / 400),
             vector_style="line",
@@ -178,12 +182,20 @@ def show_outline(
             **labels_geometry(image, source.axes),
         )
         add_on_top(layers, layer)
+        layer.metadata[META]["named"] = layer.name
     elif layer.data.shape != data.shape:
         layer.data = data
     elif not np.array_equal(layer.data, data):
         layer.data[...] = data  # new data would have napari measure all layers and draw twice
         layer.refresh(thumbnail=False, highlight=False, extent=False)
     return layer
+
+
+def _inside(box: Box, shape: tuple[int, int]) -> Box:
+    """Return the part of a box that lies in a plane, (H, W) pixels."""
+    low, high = -0.5, (shape[0] - 0.5, shape[1] - 0.5)
+    top, left, bottom, right = box
+    return max(top, low), max(left, low), min(bottom, high[0]), min(right, high[1])
 
 
 def cell_box(grid: TokenGrid, pixel: tuple[int, int]) -> tuple[float, float, float, float]:

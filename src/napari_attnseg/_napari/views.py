@@ -62,11 +62,18 @@ class View:
     def value_words(self, token: tuple[int, int]) -> str:
         """Say one value: "attention 0.0123 (12.6 × an even share)"."""
         value = float(self.values[token])
-        if self.info.get("show") not in ("row", "object") or self.info.get("block_kind") == "readout":
+        if self.info.get("show") not in ("row", "object"):
             unit = str(self.info.get("unit", ""))
             return f"{self.info.get('show', 'attention')} {value:.3g}{' ' + unit if unit else ''}"
+        if self.info.get("block_kind") == "readout":
+            return f"attention {value:.3g}"
         even = value * _places(self)
         return f"attention {value:.3g} ({even:.1f} × an even share)"
+
+
+def unasked(view: View) -> View:
+    """Return a map that is shown while no pixel is chosen, and says so."""
+    return replace(view, caption=f"No pixel is chosen yet. Until then:\n{view.caption}")
 
 
 def row_view(tape: AttentionTape, row: AttentionRow, subject: str = "") -> View:

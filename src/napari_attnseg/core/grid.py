@@ -10,6 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+_MOST_PARTS = 1024  # along an axis
+
 
 @dataclass(frozen=True, slots=True)
 class TokenGrid:
@@ -57,10 +59,44 @@ class TokenGrid:
         """Tell whether an image pixel lies in the field."""
         return all(-0.5 <= p - o < n - 0.5 for p, o, n in zip(pixel, self.origin, self.field, strict=True))
 
-    def affine(self) -> npt.NDArray[np.float64]:
-        """Return the (3, 3) matrix from token indices to image pixels, for a layer of its own."""
-        shift = [o + (self.cell - 1) / 2 for o in self.origin]
-        return np.array([[self.cell, 0, shift[0]], [0, self.cell, shift[1]], [0, 0, 1]], dtype=float)
+    def affine(self, parts: int = 1) -> npt.NDArray[np.float64]:
+        """Return the (3, 3) matrix from token indices to image pixels, for a layer of its own.
+
+        With ``parts`` it is from the indices of cells that each are one of so many a side of a token.
+        """
+        side = self.cell / parts
+        shift = [o + (side - 1) / 2 for o in self.origin]
+        return np.array([[side, 0, shift[0]], [0, side, shift[1]], [0, 0, 1]], dtype=float)
+
+    def parts(self, shape: tuple[int, int]) -> tuple[int, tuple[int, int]]:
+        """Return into how many parts a side tokens are cut, so that what is drawn ends where a plane ends.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            (H, W) of the plane.
+
+        Returns
+        -------
+        int
+            Parts a side: the fewest with which the last ones reach past the plane by no more than a pixel,
+            or 1 / 256 of the plane; of those with up to 1024 parts along an axis the best where none does.
+        tuple of int
+            (rows, columns) of parts that lie in the plane.
+        """
+        best, over = (1, self.shape), np.inf
+        for count in range(1, max(2, _MOST_PARTS // max(self.shape) + 1)):
+            side = self.cell / count
+            room = [n - o for n, o in zip(shape, self.origin, strict=True)]
+            fits = [
+                min(g * count, int(np.ceil(r / side - 1e-6))) for g, r in zip(self.shape, room, strict=True)
+            ]
+            past = max((f * side - r) / max(1.0, n / 256) for f, r, n in zip(fits, room, shape, strict=True))
+            if past < over:
+                best, over = (count, (fits[0], fits[1])), past
+            if past <= 1:
+                break
+        return best
 
     def index_maps(
         self, extent: tuple[int, int] | None = None
