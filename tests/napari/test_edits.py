@@ -11,6 +11,7 @@ from napari.layers import Labels
 from napari_attnseg._napari import corrections as C
 from napari_attnseg._napari import edits, marks
 from napari_attnseg._napari import rerun as R
+from napari_attnseg._napari.classes import NAMES, name_filled
 from napari_attnseg._napari.layers import META
 from napari_attnseg.core.edits import Edit
 from napari_attnseg.errors import InputError
@@ -30,6 +31,10 @@ def classes():
     return {"metadata": {META: {"kind": "labels", "params": {"task": "classes"}}}}
 
 
+def named(*names, **about):
+    return {"metadata": {NAMES: [list(pair) for pair in names], **about}}
+
+
 @pytest.mark.parametrize(
     ("data", "how", "why"),
     [
@@ -37,6 +42,8 @@ def classes():
         (da.from_array(plate(), chunks=20), {}, "cannot be written to"),
         (read_only(), {}, "cannot be written to"),
         (plate(), classes(), "no single objects to correct"),
+        (plate(), named((5, "nucleus")), "no single objects to correct"),
+        (plate(), named((5, "class 5"), (7, "stroma")), "no single objects to correct"),
     ],
 )
 def test_layers_that_take_no_edits_say_why(data, how, why):
@@ -54,6 +61,17 @@ def test_layers_that_take_no_edits_say_why(data, how, why):
         assert why in bench.said[-1][0]
         assert bench.said[-1][1]
     np.testing.assert_array_equal(np.asarray(layer.data), plate())
+
+
+def test_layers_whose_numbers_nobody_named_hold_objects():
+    viewer = ViewerModel()
+    emptied = viewer.add_labels(plate(), **named((5, "class 5")))
+    assert edits.why_not(viewer, emptied) == ""
+    objects = {META: {"kind": "labels", "params": {"task": "instances"}}}  # of a run that came after classes
+    again = viewer.add_labels(plate(), **named((5, "nucleus"), **objects))
+    assert edits.why_not(viewer, again) == ""
+    name_filled(emptied, {5: "class 5", 7: "class 7"})
+    assert "no single objects" in edits.why_not(viewer, emptied)
 
 
 def test_a_hidden_layer_that_is_shown_again_can_be_corrected():

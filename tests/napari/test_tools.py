@@ -251,6 +251,52 @@ def test_an_object_that_was_brought_into_view_is_meant_until_the_mouse_moves():
     assert set(np.unique(bench.layer.data)) == {0, 7}
 
 
+def test_keys_act_on_nothing_while_a_place_without_an_object_is_in_view():
+    bench = Bench(plate())
+    bench.viewer.cursor.position = bench.world(10, 8)
+    bench.tools.point_at((), 7)
+    bench.tools.point_at((), 0)
+    for key in ("D", "A"):
+        bench.key(key)
+        assert "No object is chosen" in bench.said[-1][0]
+        assert bench.said[-1][1] is True
+    np.testing.assert_array_equal(bench.layer.data, plate())
+    assert marks.checked(bench.layer) == set()
+    bench.key("D", hover=(10, 30))
+    assert set(np.unique(bench.layer.data)) == {0, 5}
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_keys_act_on_nothing_after_the_list_is_gone_until_the_mouse_moves(elsewhere):
+    bench = Bench(plate())
+    bench.viewer.cursor.position = bench.world(10, 8)
+    bench.tools.point_at((), 7)
+    if elsewhere:
+        bench.layer = bench.viewer.add_labels(plate())
+        bench.tools.set_layer(bench.layer)
+    else:
+        bench.tools.point_away()
+    bench.key("D")
+    assert bench.said[-1][1] is True
+    np.testing.assert_array_equal(bench.layer.data, plate())
+    bench.key("D", hover=(11, 8))
+    assert set(np.unique(bench.layer.data)) == {0, 7}
+    bench.tools.point_away()  # the mouse has moved since: it says what is meant
+    bench.key("D", hover=(11, 30))
+    assert set(np.unique(bench.layer.data)) == {0}
+
+
+def test_the_line_says_which_layer_must_be_selected_for_the_keys():
+    bench = Bench(plate(), name="mine")
+    assert "press the key" in bench.tools.todo()
+    other = bench.viewer.add_image(np.zeros((40, 60)))
+    assert "Keys work when 'mine' is the selected layer." in bench.tools.todo()
+    bench.tools.arm("delete")  # selects it
+    assert "Click the objects to delete" in bench.tools.todo()
+    bench.viewer.layers.selection.active = other
+    assert "Keys work when 'mine'" in bench.tools.todo()
+
+
 def test_what_cannot_be_corrected_says_why():
     bench = Bench(plate(planes=3))
     assert edits.why_not(bench.viewer, None).startswith("Run a segmentation")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
 from napari_attnseg._napari import marks, stroke
+from napari_attnseg._napari.classes import set_name
 from tests.fakes import blobs
 from tests.qt.test_dock import press, run
 from tests.qt.test_use import stack
@@ -16,6 +19,28 @@ def open_correct(dock):
     titles = [dock.tabs.tabText(n) for n in range(dock.tabs.count())]
     dock.tabs.setCurrentIndex(titles.index("Correct"))
     return dock.correct
+
+
+def ranked(open_dock, qtbot):
+    """Return viewer, panel, list box and layer after a run whose objects were ranked with a real click."""
+    viewer, dock = open_dock()
+    viewer.add_image(blobs()[0], name="im")
+    run(qtbot, dock)
+    qtbot.waitUntil(lambda: not dock.jobs.busy)
+    panel = open_correct(dock)
+    press(qtbot, panel.review.rank_button)
+    qtbot.waitUntil(lambda: not dock.jobs.busy and panel.review.list.count() > 0, timeout=30_000)
+    return viewer, panel, panel.review.list, viewer.layers["im · attnseg labels"]
+
+
+def click_entry(qtbot, box, row):
+    place = box.visualItemRect(box.item(row)).center()
+    qtbot.mouseClick(box.viewport(), Qt.MouseButton.LeftButton, pos=place)
+
+
+def type_key(qtbot, viewer, key, *modifiers):
+    """Send a key to the widget that has the focus in napari's window."""
+    qtbot.keyClick(viewer.window._qt_window.focusWidget(), key, *modifiers)
 
 
 def canvas_of(viewer):
@@ -139,6 +164,115 @@ def test_rank_lists_jumps_and_ticks_off(open_dock, qtbot, views):
     viewer.add_labels(blobs()[1], name="other")
     viewer.layers.selection.active = viewer.layers["other"]
     assert review.list.count() == 0  # of another layer
+
+
+def test_keys_work_in_the_list_after_a_click_on_an_entry_and_arrows_move_in_it(open_dock, qtbot):
+    viewer, panel, box, layer = ranked(open_dock, qtbot)
+    click_entry(qtbot, box, 0)
+    window = viewer.window._qt_window
+    assert window.focusWidget() is box
+    labels = [suspect.label for suspect in panel.review._entries]
+    for key in "ANAND":
+        type_key(qtbot, viewer, getattr(Qt.Key, f"Key_{key}"))
+    assert box.currentRow() == 2
+    assert marks.checked(layer) == set(labels[:2])
+    assert not (layer.data == labels[2]).any()
+    assert window.focusWidget() is box
+    type_key(qtbot, viewer, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert (layer.data == labels[2]).any()
+    assert panel.said_line.text() == "The last change is undone."
+    type_key(qtbot, viewer, Qt.Key.Key_Down)
+    assert box.currentRow() == 3
+    assert layer.selected_label == labels[3]
+    type_key(qtbot, viewer, Qt.Key.Key_Up)
+    type_key(qtbot, viewer, Qt.Key.Key_G, Qt.KeyboardModifier.ShiftModifier)
+    assert f"Object {labels[2]} shrank" in panel.said_line.text()
+
+
+def test_what_a_place_without_an_object_is_replaces_the_words_about_the_object_before(open_dock, qtbot):
+    viewer, panel, box, layer = ranked(open_dock, qtbot)
+    before = layer.data.copy()
+    click_entry(qtbot, box, 0)
+    first = panel.review._entries[0]
+    assert panel.said_line.text().startswith(f"Object {first.label}: A if it is right")
+    panel.review.kind_box.setFocus()
+    panel.review.kind_box.setCurrentText("fields")
+    type_key(qtbot, viewer, Qt.Key.Key_N)
+    assert panel.said_line.text().startswith("Field at ")
+    for key in (Qt.Key.Key_A, Qt.Key.Key_D):
+        type_key(qtbot, viewer, key)
+        assert "No object is chosen" in panel.said_line.text()
+    assert panel.review.kind_box.currentText() == "fields"
+    np.testing.assert_array_equal(layer.data, before)
+    assert marks.checked(layer) == set()
+    missed = replace(first, kind="missed", label=0)
+    panel.review._entries[0] = missed
+    panel.review._go(0)
+    assert panel.said_line.text().startswith("Nothing is labelled here.")
+
+
+def test_a_list_that_goes_takes_its_words_with_it(open_dock, qtbot):
+    _, panel, box, _ = ranked(open_dock, qtbot)
+    click_entry(qtbot, box, 0)
+    panel.review._drop("The labels were written anew.")
+    assert panel.said_line.text() == " "
+
+
+def test_a_layer_picked_in_the_box_is_naparis_and_its_keys_work_with_the_box_in_focus(open_dock, qtbot):
+    viewer, dock = open_dock()
+    image = viewer.add_image(blobs()[0], name="im")
+    first = viewer.add_labels(blobs()[1], name="first")
+    viewer.add_labels(blobs()[1], name="dots")
+    panel = open_correct(dock)
+    viewer.layers.selection.active = image
+    assert "Keys work when 'dots' is the selected layer." in panel.todo_line.text()
+    panel.layer_box.setFocus()
+    type_key(qtbot, viewer, Qt.Key.Key_Down)
+    assert panel.tools.layer is first
+    assert viewer.layers.selection.active is first
+    assert "press the key" in panel.todo_line.text()
+    viewer.cursor.position = (16.0, 16.0)
+    type_key(qtbot, viewer, Qt.Key.Key_D)
+    assert panel.tools.layer is first  # D does not look for "dots"
+    assert not (first.data == 1).any()
+    type_key(qtbot, viewer, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    np.testing.assert_array_equal(first.data, blobs()[1])
+
+
+def test_classes_that_were_named_are_refused_when_the_tab_opens(open_dock):
+    viewer, dock = open_dock()
+    viewer.add_image(blobs()[0], name="im")
+    layer = viewer.add_labels(blobs()[1], name="painted")
+    panel = open_correct(dock)
+    assert panel.buttons["delete"].isEnabled()
+    assert panel.review.rank_button.isEnabled()
+    dock.tabs.setCurrentIndex(0)
+    set_name([layer], 1, "nucleus")
+    open_correct(dock)
+    assert "no single objects to correct" in panel.todo_line.text()
+    assert not panel.buttons["delete"].isEnabled()
+    assert "no single objects to rank" in panel.review.rank_button.toolTip()
+
+
+def test_entries_with_long_names_differ_and_show_the_whole_name_on_hover(open_dock):
+    viewer, dock = open_dock(loaded=False)
+    panel = open_correct(dock)
+    image = "2024-03-11_experiment_plate_A_well_07_field_{} · attnseg labels"
+    names = [image.format(12), image.format(13), f"{'x' * 60}_tail_1", "short"]
+    for name in names:
+        viewer.add_labels(blobs()[1], name=name)
+    box = panel.layer_box
+    texts = [box.itemText(n) for n in reversed(range(box.count()))]
+    assert texts == [
+        "2024…_07_field_12 · attnseg labels",
+        "2024…_07_field_13 · attnseg labels",
+        f"{'x' * 21}…xxxxx_tail_1",
+        "short",
+    ]
+    tips = [box.itemData(n, Qt.ItemDataRole.ToolTipRole) for n in reversed(range(box.count()))]
+    assert tips == names
+    viewer.layers.selection.active = viewer.layers[names[0]]
+    assert names[0] in box.toolTip()
 
 
 def test_a_suspect_on_another_plane_is_brought_into_view(open_dock, qtbot):

@@ -105,8 +105,15 @@ def holds_classes(pair: Pair) -> bool:
 
 
 def of_classes(layer: Labels) -> bool:
-    """Tell whether a layer holds the class numbers of a run."""
-    return bool(layer.metadata.get(META, {}).get("params", {}).get("task") == "classes")
+    """Tell whether a layer holds the class numbers of a run, or classes that the user named or had filled.
+
+    A name that was emptied again, so that it says "class 1", does not count.
+    """
+    if META in layer.metadata:
+        return bool(layer.metadata[META].get("params", {}).get("task") == "classes")
+    given = layer.metadata.get(NAMES, ())
+    named = any(name != default_name(int(number)) for number, name in given)
+    return named or (bool(given) and "class" in layer.features)
 
 
 # -- what is known --------------------------------------------------------------------------------

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from app_model.types import KeyCode, KeyMod
@@ -26,7 +24,8 @@ from napari_attnseg._napari.edits import (
     write,
 )
 from napari_attnseg._napari.layers import data_position
-from napari_attnseg._napari.marks import checked, set_checked
+from napari_attnseg._napari.marks import checked
+from napari_attnseg._napari.steps import Steps
 from napari_attnseg.core import edits
 from napari_attnseg.errors import AttnSegError, InputError
 
@@ -75,18 +74,10 @@ TOOLS = {
     ),
 }  # fmt: skip
 _OFF = "Choose a tool and click, or put the mouse on an object and press the key."
+_ELSEWHERE = "Choose a tool and click. Keys work when '{}' is the selected layer."
 _PLAIN = {"delete": edits.delete, "grow": edits.grow, "shrink": edits.shrink, "fill": edits.fill}
-_STEPS = 100  # of undo; as many as napari keeps
 _UNDO = KeyMod.CtrlCmd | KeyCode.KeyZ
-
-
-@dataclass(frozen=True, slots=True)
-class _Mark:
-    """Objects that were marked or unmarked, and how many steps napari's history had then."""
-
-    labels: frozenset[int]
-    on: bool
-    depth: int
+_REDO = KeyMod.CtrlCmd | KeyMod.Shift | KeyCode.KeyZ
 
 
 class Tools:
@@ -107,9 +98,9 @@ class Tools:
         self._tool = ""
         self._arming = False
         self._first = 0  # the object that others are merged into
-        # an object that was brought into view, its box, and where the mouse was
+        # what was brought into view (label 0: no object), its box, and where the mouse was
         self._pointed: tuple[Spot, Box | None, Any] | None = None
-        self._marks: WeakKeyDictionary[Labels, deque[_Mark]] = WeakKeyDictionary()  # newest last
+        self._steps = Steps()
         self._bound: list[Any] = []
 
     @property
@@ -125,8 +116,11 @@ class Tools:
     def todo(self) -> str:
         """Return what the user can do now."""
         why = why_not(self._viewer, self._layer)
-        if why or not self._tool:
-            return why or _OFF
+        if why or self._layer is None:
+            return why
+        if not self._tool:
+            here = self._viewer.layers.selection.active is self._layer
+            return _OFF if here else _ELSEWHERE.format(self._layer.name)
         if self._tool == "merge" and self._first:
             return f"Click what belongs to object {self._first}; click it again to begin anew. Esc ends."
         return f"{TOOLS[self._tool].todo} Esc ends."
@@ -137,7 +131,8 @@ class Tools:
             return
         on = self._on
         self.listen(False)
-        self._layer, self._pointed = layer, None
+        self._layer = layer
+        self.point_away()
         self.listen(on)
 
     def listen(self, on: bool) -> None:
@@ -164,6 +159,7 @@ class Tools:
         for name, tool in TOOLS.items():
             self._bind_key(layer, tool.key, self._presser(name))
         self._bind_key(layer, _UNDO, lambda _layer: self.undo(), ours=False)
+        self._bind_key(layer, _REDO, lambda _layer: self.redo(), ours=False)
 
     def _bind_key(self, layer: Labels, key: Any, act: Callable[[Any], None], ours: bool = True) -> None:
         """Bind a key on this layer; one that napari's or the user's keys for Labels use is left alone."""
@@ -244,15 +240,21 @@ class Tools:
             self._try(lambda: self.act(name, self._meant()))
 
     def point_at(self, plane: tuple[int, ...], label: int, box: Box | None = None) -> None:
-        """Let keys act on an object, which was brought into view, until the mouse moves.
+        """Let keys act on what was brought into view until the mouse moves.
 
         Parameters
         ----------
+        label : int
+            The object; 0 where there is none, so that keys act on nothing.
         box : tuple of int, optional
             (top, left, bottom, right) in which the object must still lie when a key is pressed.
         """
-        mouse = tuple(self._viewer.cursor.position)
-        self._pointed = (Spot(plane, (0, 0), label), box, mouse) if label else None
+        self._pointed = Spot(plane, (0, 0), label), box, tuple(self._viewer.cursor.position)
+
+    def point_away(self) -> None:
+        """Let keys act on nothing until the mouse moves: where it was is no longer what is in view."""
+        if self._pointed is not None:
+            self._pointed = Spot((), (0, 0), 0), None, self._pointed[2]
 
     def _meant(self) -> Spot:
         """Return the object that was brought into view, else the one under the mouse."""
@@ -261,6 +263,8 @@ class Tools:
             self._pointed = None
             return self._spot(mouse)
         layer, (spot, box, _) = self._ready(), self._pointed
+        if spot.label == 0:
+            raise InputError("No object is chosen.", "Put the mouse on one.")
         if box is not None and not lies_in(plane_of(layer, spot.plane), spot.label, box):
             raise InputError(f"Object {spot.label} is not there any more.", "Go on, or rank again.")
         return spot
@@ -309,35 +313,31 @@ class Tools:
                 return f"Object {spot.label} chosen." if self._first else "Begin anew."
             edit = edits.merge(plane, self._first, spot.label, kept_at(self._session, layer, spot.plane))
         else:
-            do = {"delete": edits.delete, "grow": edits.grow, "shrink": edits.shrink, "fill": edits.fill}[
-                name
-            ]
-            edit = do(plane, spot.label)
+            edit = _PLAIN[name](plane, spot.label)
         write(layer, spot.plane, edit)
         return edit.text
 
     def accept(self, labels: set[int], on: bool = True) -> str:
         """Mark objects as checked, or take the mark away; return what was done."""
         assert self._layer is not None
-        set_checked(self._layer, labels, on)
-        marks = self._marks.setdefault(self._layer, deque(maxlen=_STEPS))
-        marks.append(_Mark(frozenset(labels), on, len(self._layer._undo_history)))
+        self._steps.mark(self._layer, labels, on)
         self.edited.emit()
         words = ", ".join(str(n) for n in sorted(labels))
         return f"Object {words} accepted." if on else f"Object {words} is no longer accepted."
 
     def undo(self) -> None:
         """Take back the last edit of the layer, ours or napari's, or the last accepted mark."""
+        self._step(self._steps.undo)
+
+    def redo(self) -> None:
+        """Bring back the edit that was undone last."""
+        self._step(self._steps.redo)
+
+    def _step(self, do: Callable[[Labels], str]) -> None:
         layer = self._layer
-        if layer is None:
-            return
-        marks = self._marks.get(layer)
-        if marks and marks[-1].depth >= len(layer._undo_history):  # made after the last step
-            last = marks.pop()
-            set_checked(layer, last.labels, on=not last.on)
-        else:
-            layer.undo()
-        self.edited.emit()
+        if layer is not None:
+            self._try(lambda: do(layer))
+            self.edited.emit()
 
     def cut(self, points: list[tuple[float, ...]]) -> str:
         """Split the object that a stroke runs over; ``points`` are world positions."""
@@ -351,11 +351,8 @@ class Tools:
         return edit.text
 
     def _on_paint(self, event: Any = None) -> None:
-        layer = self._layer
-        if layer is not None and (marks := self._marks.get(layer)):
-            top = len(layer._undo_history) - 1  # every mark is older than this step
-            for n, mark in enumerate(marks):
-                marks[n] = replace(mark, depth=min(mark.depth, top))
+        if self._layer is not None:
+            self._steps.painted(self._layer)
         self.edited.emit()
 
     # -- the mouse ----------------------------------------------------------------------------------

@@ -10,9 +10,10 @@ from qtpy.QtWidgets import QGridLayout, QPushButton, QShortcut, QVBoxLayout, QWi
 
 from napari_attnseg._napari.edits import labels_layers, why_not
 from napari_attnseg._napari.tools import TOOLS, Tools
+from napari_attnseg._qt.letters import LettersToCanvas
 from napari_attnseg._qt.params_form import add_row
 from napari_attnseg._qt.review_box import ReviewBox
-from napari_attnseg._qt.widgets import MARGIN, combo, form, heading, note, set_note
+from napari_attnseg._qt.widgets import MARGIN, combo, form, heading, note, set_note, shortened
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from napari_attnseg._qt.worker import Jobs
 
 _COLUMNS = 3
+_TIP = "Labels layer whose objects are corrected."
+_MOST = 34  # letters of a name that the box has room for
 
 
 class CorrectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
@@ -39,7 +42,8 @@ class CorrectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         column.setSpacing(6)
         layout = form()
         column.addLayout(layout)
-        self.layer_box = combo("attnseg_correct_layer", "Labels layer whose objects are corrected.")
+        self.layer_box = combo("attnseg_correct_layer", _TIP)
+        LettersToCanvas(self.layer_box)
         add_row(layout, "Labels", self.layer_box)
         column.addWidget(heading("Tools"))
         column.addLayout(self._buttons())
@@ -96,6 +100,8 @@ class CorrectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         """Take keys and clicks on the canvas, or leave them to napari."""
         self.tools.listen(on)
         self.review.listen(on)
+        if on:
+            self.review.refresh()
         self.refresh_tools()
 
     # -- keeping the panel right --------------------------------------------------------------------
@@ -109,7 +115,9 @@ class CorrectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             current = next(iter(in_view or self._listed), None)
         with QSignalBlocker(self.layer_box):
             self.layer_box.clear()
-            self.layer_box.addItems([layer.name for layer in self._listed])
+            for n, layer in enumerate(self._listed):
+                self.layer_box.addItem(_fitting(layer.name))
+                self.layer_box.setItemData(n, layer.name, Qt.ItemDataRole.ToolTipRole)
             self.layer_box.setCurrentIndex(self._listed.index(current) if current is not None else -1)
         self._choose(current)
 
@@ -117,6 +125,7 @@ class CorrectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if layer is not self.tools.layer:
             self.tools.set_layer(layer)
             self._on_said("", False)
+        self.layer_box.setToolTip(_TIP if layer is None else f"{layer.name}\n{_TIP}")
         self._hear(layer)
         self.review.refresh()
         self.refresh_tools()
@@ -133,11 +142,13 @@ class CorrectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def _on_picked(self, index: int) -> None:
         if 0 <= index < len(self._listed):
             self._choose(self._listed[index])
+            self._viewer.layers.selection.active = self._listed[index]  # its keys are napari's to hand out
 
     def _on_active(self, event: Any = None) -> None:
         active = self._viewer.layers.selection.active
         if active in self._listed and active is not self.tools.layer:
             self.layer_box.setCurrentIndex(self._listed.index(active))
+        self.refresh_tools()
 
     def refresh_tools(self, *_: Any) -> None:
         """Show which tool is chosen, which can be, and what to do now."""
@@ -157,6 +168,13 @@ class CorrectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.said_line.setStyleSheet("QLabel { color: #d9483b; }" if error else "")
         self.said_line.setText(text or " ")  # keeps its room: the list below stays where it is
         self.refresh_tools()
+
+
+def _fitting(name: str) -> str:
+    """Return a layer's name that fits the box: before " · labels" the middle of the image's is left out."""
+    image, dot, what = name.rpartition(" · ")
+    room = _MOST - len(dot + what)
+    return shortened(image, room) + dot + what if dot and room > 13 else shortened(name, _MOST)
 
 
 def _words(key: str) -> str:

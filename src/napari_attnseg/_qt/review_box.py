@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 
 from napari_attnseg._napari import review
 from napari_attnseg._qt.job_bar import JobBar
+from napari_attnseg._qt.letters import LettersToCanvas
 from napari_attnseg._qt.widgets import combo, heading, note, set_note
 from napari_attnseg.errors import AttnSegError
 from napari_attnseg.jobs.rank import THUMBNAIL
@@ -36,7 +37,12 @@ if TYPE_CHECKING:
     from napari_attnseg.jobs.rank import Ranking
 
 SHOWN = 50  # entries of the list
-_TODO = "Object {}: A if it is right, D to delete it; N goes on."
+_TODO = {
+    "object": "Object {}: A if it is right, D to delete it; N goes on.",
+    "missed": "Nothing is labelled here. Where an object is missing, press M (a new number) and paint it "
+    "with napari's brush; N goes on.",
+    "field": "Field at {}, {}: put the mouse on what is wrong and press a key; N goes on.",
+}
 _ANEW = "The labels were written anew since the ranking: rank again."
 _KEYS = {"N": 1, "Shift-N": -1}
 
@@ -75,6 +81,7 @@ class ReviewBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.job_bar = JobBar(jobs, "review")
         self.line = note(name="attnseg_rank_line")
         self.list = _list()
+        LettersToCanvas(self.list, self.kind_box, self.scope_box)
         column.addLayout(_row(self.kind_box, self.scope_box))
         column.addWidget(self.views_box)
         column.addWidget(self.rank_button)
@@ -148,7 +155,8 @@ class ReviewBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         """Empty the list, and say why."""
         self._asked = self._ranking = None
         self._error = why
-        self._tools.point_at((), 0)
+        self._tools.point_away()
+        self._tools.said.emit("", False)  # what to do with an object of the list
         self._fill()
 
     def _say(self, reason: str = "") -> None:
@@ -246,8 +254,8 @@ class ReviewBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
             suspect = self._entries[row]
             review.go_to(self._viewer, self._asked, suspect)
             self._tools.point_at(self._asked.pair.index(suspect.plane), suspect.label, suspect.box)
-            if suspect.label:
-                self._tools.said.emit(_TODO.format(suspect.label), False)
+            place = suspect.box[:2] if suspect.kind == "field" else (suspect.label,)
+            self._tools.said.emit(_TODO[suspect.kind].format(*place), False)
 
 
 def _list() -> QListWidget:
