@@ -17,7 +17,7 @@ from napari_attnseg.jobs.finetune import tune_run
 from napari_attnseg.jobs.progress import drive
 from napari_attnseg.params import TrainParams
 from napari_attnseg.records import Sample, TrainEvent, TrainStep
-from napari_attnseg.store import runs
+from napari_attnseg.store import run_names, runs
 from napari_attnseg.store.locks import held, owner, take
 from napari_attnseg.store.samples import read_sample, shelf, take_off_shelf, write_sample
 from tests.fakes import blobs
@@ -59,7 +59,7 @@ def test_a_run_folder_gives_back_what_was_put_in():
 
 def test_a_name_is_used_once():
     new_run()
-    with pytest.raises(StoreError, match="run named 'mine' exists"):
+    with pytest.raises(StoreError, match="training named 'mine' exists"):
         new_run()
     with pytest.raises(StoreError, match="model named 'base' exists"):
         new_run("base")
@@ -298,3 +298,36 @@ def test_a_child_that_does_not_listen_is_killed(monkeypatch):
     assert time.monotonic() - begin < 2
     assert not child.alive(run)
     assert child.stop(run) is True
+
+
+@pytest.mark.parametrize(
+    ("status", "over"), [("finished", True), ("cancelled", True), ("failed", False), ("", False)]
+)
+def test_the_name_of_a_run_is_free_when_nothing_of_it_is_waited_for(home, status, over):
+    run = new_run()
+    assert not run_names.over(run)  # its child may be about to start
+    runs.append_progress(run, {"kind": "step", "step": 1, "total": 2})
+    if status:
+        runs.append_progress(run, {"kind": "end", "status": status})
+    assert run_names.over(run) is over
+    (home / "models" / "mine").mkdir(parents=True)
+    assert not run_names.over(run)  # it left a model
+    assert not run_names.over(runs.runs_folder() / "none")
+
+
+def test_a_run_that_is_put_aside_loses_nothing():
+    for number in (1, 2):
+        run = new_run()
+        aside = run_names.put_aside(run)
+        assert aside.name == f"mine.{number}"
+        assert len(runs.read_samples(aside)) == 2
+        assert not run.exists()
+
+
+def test_runs_follow_a_parent_that_is_renamed_unless_they_learn_now(home):
+    one, two = new_run("one"), new_run("two")
+    with take(two / "lock"):
+        run_names.follow("base", "better")
+    run_names.follow("other", "odd")
+    assert [runs.read_request(run).parent for run in (one, two)] == ["better", "base"]
+    assert runs.read_request(one).params.start == "better"

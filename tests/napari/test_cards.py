@@ -26,6 +26,27 @@ def test_a_card_is_shown_as_plain_text():
     assert "global1" in page
 
 
+def test_a_list_names_a_model_as_messages_do():
+    for name, said in (
+        ("good", "good"),
+        ("Good: nuclei", "good: nuclei"),
+        ("Goods", "good: Goods"),
+        ("Base: nuclei", "good: Base: nuclei"),
+    ):
+        assert cards.title(dataclasses.replace(GOOD, name=name)) == said
+
+
+def test_two_cards_are_side_by_side_row_by_row(monkeypatch):
+    other = dataclasses.replace(GOOD, id="n" * 40, description="", parent="good")
+    page = cards.page(GOOD, other)
+    assert "n" * 17 not in page  # it may be broken
+    assert page.replace("\u200b", "").count("n" * 40) == 1
+    assert page.index("About") < page.index("For nuclei.") < page.index("Works best at")
+    assert "<td width='50%'>–</td><td width='50%'>good</td>" in page
+    alone = cards.page(GOOD)
+    assert "colspan" not in alone
+
+
 def test_data_and_scores_are_one_line_each():
     training = {"data": [{"name": "dsb2018", "licence": "CC0"}, {"name": "own"}]}
     metrics = {"val": [{"dataset": "dsb2018", "kind": "fluo", "ap50": 0.8169, "n": 70, "pq": 0.7}]}

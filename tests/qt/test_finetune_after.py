@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
+
+from napari_attnseg._qt.finetune_result import table
 from napari_attnseg.errors import InputError
 from tests.fakes import blobs
 from tests.qt.test_dock import run
@@ -39,3 +42,45 @@ def test_a_layer_that_cannot_be_filled_does_not_stop_the_others(open_dock, tune,
     assert done == layers[1:]
     assert "'first' cannot be written to" in panel.error_line.text()
     assert panel.after.result.said_line.text().startswith("5 pixels")
+
+
+BEFORE = {"ap50": 1.0, "pq": 0.951, "dice": 0.9751, "objects": 5}
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        ({"pq": 0.92, "dice": 0.9651}, "worse than 'base'.</b> Roll it back"),
+        ({"pq": 0.9501}, "no better than 'base'"),
+        ({"pq": 0.92, "dice": 0.99}, ""),
+        ({"pq": 0.96}, ""),
+    ],
+)
+def test_a_model_that_did_not_get_better_says_so_and_what_to_do(after, said):
+    text = table("base", "new", {"before": BEFORE, "after": {**BEFORE, **after}, "steps": 9, "seconds": 4.0})
+    assert said in text
+    assert ("held-out corrections the new model did" in text) is bool(said)
+
+
+def test_the_differences_are_those_of_the_scores_that_are_shown():
+    after = {"ap50": 0.994, "pq": 0.9449, "dice": 0.9651}  # -0.006, -0.0061, -0.01: 0.99, 0.94, 0.97
+    text = table("base", "new", {"before": {**BEFORE, "dice": 0.9849}, "after": after})
+    shown = text.split("</table>")[0]
+    for title, numbers in (
+        ("AP@.5", "1.00 0.99 -0.01"),
+        ("PQ", "0.95 0.94 -0.01"),
+        ("Dice", "0.98 0.97 -0.01"),
+    ):
+        for number in numbers.split():
+            assert number in shown.split(title)[1].split("</tr>")[0]
+
+
+@pytest.mark.parametrize(
+    ("new", "fresh", "said"),
+    [(0.7, None, "worse"), (0.8, None, "no better"), (0.9, None, ""), (0.7, 0.9, "worse"), (0.8, 0.9, "")],
+)
+def test_classes_that_did_not_get_better_say_so(new, fresh, said):
+    before = {"per_class": {"nucleus": 0.8, "rim": None}, "dice": 0.8, "foreground": 0.9, "pixels": 40}
+    after = {"per_class": {"nucleus": new, "rim": fresh}, "dice": new, "foreground": 0.9, "pixels": 40}
+    text = table("base", "new", {"before": before, "after": after, "task": "classes"})
+    assert (f"did {said} than 'base'" in text) if said else ("new model did" not in text)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from qtpy.QtGui import QGuiApplication
+from qtpy.QtGui import QGuiApplication, QTextDocument
 from qtpy.QtWidgets import QFileDialog, QInputDialog, QMessageBox
 
+from napari_attnseg._qt.dock import WIDTH
 from napari_attnseg.store import exchange, models
 from tests.qt.test_dock import press
 
@@ -40,6 +41,37 @@ def test_cards_alone_and_side_by_side(panel):
     assert "base" in page
     assert "mine" in page
     assert "your models folder" in page
+
+
+def test_two_cards_fit_the_width_of_the_dock(panel):
+    models.rename("mine", "a_model_with_a_rather_long_name_of_sixty_letters_for_the_leaves")
+    choose(panel, "base")
+    assert panel.box.currentText() == "base: nuclei and cells"
+    panel.resize(WIDTH - 20, 900)  # a scroll bar and frames
+    panel.other_box.setCurrentIndex(2)
+    page = QTextDocument()
+    page.setDefaultFont(panel.page.font())
+    page.setHtml(panel.page.text())
+    page.setTextWidth(panel.page.width())
+    assert "long_name" in panel.page.text().replace("\u200b", "")
+    assert page.size().width() <= panel.page.width() < WIDTH
+
+
+def test_an_import_asks_for_a_name_where_its_own_is_taken(panel, qtbot, monkeypatch, tmp_path):
+    out = exchange.export_model("mine", tmp_path / "sent.zip")
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(out), ""))
+    answers, asked = [("", False), ("base", True), ("other", True)], []
+
+    def ask(_parent, _title, words, *, text):
+        asked.append((words, text))
+        return answers.pop(0)
+
+    monkeypatch.setattr(QInputDialog, "getText", ask)
+    for words in ("", "exists already", "'other' was imported"):
+        press(qtbot, panel.buttons["import"])
+        assert words in panel.line.text()
+    assert asked[0] == ("A model named 'mine' exists already. Name of the new one:", "mine-2")
+    assert names() == ["base", "mine", "other"]
 
 
 def test_shipped_models_stay_and_the_buttons_say_so(panel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from napari_attnseg.store import models
 
 if TYPE_CHECKING:
     from napari_attnseg.records import ModelCard
+
+_LONGEST = 16  # letters that surely fit half the dock
 
 
 def available() -> list[ModelCard]:
@@ -26,6 +29,15 @@ def _legible(card: ModelCard) -> bool:
         return isinstance(card.name, str) and isinstance(card.id, str) and bool(html(card))
     except (TypeError, ValueError, AttributeError):
         return False
+
+
+def title(card: ModelCard) -> str:
+    """Return what a model is called in lists: its name as in messages, and what its card calls it."""
+    if card.name == card.id:
+        return card.id
+    before, colon, after = card.name.partition(":")
+    said = after.strip() if colon and before.lower() == card.id.lower() else card.name
+    return f"{card.id}: {said}"
 
 
 def rows(card: ModelCard) -> list[tuple[str, str]]:
@@ -45,21 +57,29 @@ def rows(card: ModelCard) -> list[tuple[str, str]]:
 
 
 def page(card: ModelCard, other: ModelCard | None = None) -> str:
-    """Return a card with date and size as a page, or two of them side by side."""
-    both = [card] if other is None else [card, other]
-    columns = [dict(_facts(one) + rows(one)) for one in both]
-    names = [what for column in columns for what in column]
-    width = 76 // len(both)
-    head = "".join(f"<th align='left'>{escape(one.id)}</th>" for one in both)
-    lines = [f"<tr><td></td>{head}</tr>"] if other is not None else []
-    for what in dict.fromkeys(names):
-        cells = "".join(
-            f"<td width='{width}%' style='padding-right:8px'>{_cell(column.get(what, '–'))}</td>"
-            for column in columns
-        )
-        lines.append(f"<tr><td style='padding-right:8px'><b>{escape(what)}</b></td>{cells}</tr>")
-    title = f"<p><b>{escape(card.name)}</b></p>" if other is None else ""
-    return f"{title}<table cellspacing='4'>{''.join(lines)}</table>"
+    """Return a card with date and size as a page, or two of them side by side.
+
+    Of two, what a row is about is a line of its own: beside it there is no room for both.
+    """
+    first = dict(_facts(card) + rows(card))
+    if other is None:
+        lines = [
+            f"<tr><td style='padding-right:8px'><b>{escape(what)}</b></td><td>{_cell(value)}</td></tr>"
+            for what, value in first.items()
+        ]
+        return f"<p><b>{escape(card.name)}</b></p><table cellspacing='4'>{''.join(lines)}</table>"
+    second = dict(_facts(other) + rows(other))
+    lines = [_pair(f"<b>{_cell(card.id, _LONGEST)}</b>", f"<b>{_cell(other.id, _LONGEST)}</b>")]
+    for what in dict.fromkeys([*first, *second]):
+        if what != "Name":  # said at the top
+            cells = (_cell(column.get(what, "–"), _LONGEST) for column in (first, second))
+            lines.append(f"<tr><td colspan='2'><i>{escape(what)}</i></td></tr>{_pair(*cells)}")
+    return f"<table width='100%' cellspacing='4'>{''.join(lines)}</table>"
+
+
+def _pair(left: str, right: str) -> str:
+    """Return a row of two cells as wide as each other."""
+    return f"<tr><td width='50%'>{left}</td><td width='50%'>{right}</td></tr>"
 
 
 def _facts(card: ModelCard) -> list[tuple[str, str]]:
@@ -87,7 +107,10 @@ def html(card: ModelCard) -> str:
     return f"<p><b>{escape(card.name)}</b> ({escape(card.id)})</p><table>{lines}</table>"
 
 
-def _cell(value: str) -> str:
+def _cell(value: str, longest: int = 0) -> str:
+    """Return a value for a cell; words of more than ``longest`` letters may be broken, if that is not 0."""
+    if longest:
+        value = re.sub(rf"\S{{{longest}}}(?=\S)", lambda part: part[0] + "\u200b", value)
     return escape(value).replace("\n", "<br>")
 
 

@@ -17,7 +17,7 @@ from napari_attnseg.core.tiles import centre_window
 from napari_attnseg.errors import AttnSegError, TrainingDataError
 from napari_attnseg.jobs.planes import open_plane
 from napari_attnseg.records import Progress
-from napari_attnseg.store import models, runs
+from napari_attnseg.store import models, run_names, runs
 from napari_attnseg.store.files import write_atomic
 from napari_attnseg.store.samples import read_sample, shelf
 
@@ -86,20 +86,25 @@ def use_models_folder() -> None:
 
 def suggest_name(parent: str) -> str:
     """Return a name that is free for a model tuned from ``parent``: "base-tuned", "base-tuned-2"..."""
-    stem = parent if parent.split("-tuned")[0] != parent else f"{parent}-tuned"
-    stem = stem.rsplit("-", 1)[0] if stem.rsplit("-", 1)[-1].isdigit() else stem
-    for number in range(1, 1000):
-        name = stem if number == 1 else f"{stem}-{number}"
-        if not name_trouble(name):
-            return name
-    return stem
+    return free_name(parent if parent.split("-tuned")[0] != parent else f"{parent}-tuned")
+
+
+def free_name(wanted: str) -> str:
+    """Return a name that is free: the one that is wanted, or it with a number: "mine-2", "mine-3"..."""
+    stem, _, last = wanted.rpartition("-")
+    stem = stem if stem and last.isdigit() else wanted
+    names = (wanted, *(f"{stem}-{number}" for number in range(2, 1000)))
+    return next((name for name in names if not name_trouble(name)), wanted)
 
 
 def name_trouble(name: str) -> str:
     """Say why a model cannot be named so; "" where it can."""
     try:
         models.check_name(name)
-        runs.check_free(name)
+        if run_names.over(runs.runs_folder() / name):
+            models.check_new(name)
+        else:
+            runs.check_free(name)
     except AttnSegError as err:
         return str(err)
     return ""
@@ -154,6 +159,10 @@ def prepare(
         raise TrainingDataError("Nothing in the ticked images is known.", "Correct some objects first.")
     place = preview_place(chosen[0]) if chosen else None
     yield Progress(1, 1, "Writing the run folder")
+    before = runs.runs_folder() / params.name
+    if run_names.over(before):
+        decide(before, "left")
+        run_names.put_aside(before)
     run = runs.create_run(params, made, preview=None if place is None else _preview_image(place))
     return Started(run, place)
 
@@ -243,14 +252,30 @@ def leave(state: runs.RunState) -> None:
     decide(run, "left")
 
 
+def give_up(run: Path, said: str) -> None:
+    """Note that a run was cancelled, whether or not its child could say so, and do not offer it again."""
+    if runs.state(run).status in ("new", "interrupted"):
+        with suppress(AttnSegError):
+            runs.append_progress(run, {"kind": "end", "status": "cancelled", "message": said})
+    decide(run, "left")
+
+
 def model_made(name: str) -> bool:
     """Tell whether a run left a model."""
     use_models_folder()
     return (models.models_folder() / name / "card.json").exists()
 
 
+def parent_of(run: Path) -> str:
+    """Return the model that a run started from, by the name it has now."""
+    with suppress(AttnSegError):
+        if parent := models.find(run.name).card.parent:
+            return parent
+    return runs.read_request(run).parent
+
+
 def roll_back(name: str) -> str:
-    """Delete the model that a run made and return its parent's name.
+    """Delete the model that a run made and return its parent's name, "base" where that is gone.
 
     Raises
     ------
@@ -258,6 +283,6 @@ def roll_back(name: str) -> str:
         It is not there, or cannot be deleted.
     """
     use_models_folder()
-    parent = models.find(name).card.parent or "base"
+    parent = models.find(name).card.parent
     models.remove(name)
-    return parent
+    return parent if parent and models.exists(parent) else "base"

@@ -11,6 +11,7 @@ from napari_attnseg._napari import comparison, tuning
 from napari_attnseg._napari.rerun import apply, rerun
 from napari_attnseg._qt.finetune_result import ResultBox
 from napari_attnseg._qt.job_bar import JobBar
+from napari_attnseg._qt.model_moves import moves
 from napari_attnseg.errors import AttnSegError
 from napari_attnseg.store import runs
 
@@ -69,8 +70,20 @@ class AfterBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.result.rolled_back.connect(self.roll_back)
         self.result.rerun_asked.connect(self.rerun)
         sources.changed.connect(self.may_compare)
+        moves.moved.connect(self._on_moved)
         jobs.failed.connect(self._on_failed)
         jobs.finished.connect(self._on_job_finished)
+
+    def release(self) -> None:
+        """Stop listening to what becomes of models."""
+        moves.moved.disconnect(self._on_moved)
+
+    def _on_moved(self, old: str, new: str) -> None:
+        """Take the result of a model away that was deleted or renamed elsewhere."""
+        if self.run is not None and self.run.name == old:
+            tuning.decide(self.run, "left")
+            self.clear()
+            self.said.emit(f"'{old}' is '{new}' now." if new else f"'{old}' was deleted.", False)
 
     def clear(self) -> None:
         """Show nothing."""
@@ -82,7 +95,7 @@ class AfterBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         """Show the result of a run that made a model; compare on its image where that is open."""
         self.run, self._place = run, place
         request = runs.read_request(run)
-        parent, self._task = request.parent, request.params.task
+        parent, self._task = tuning.parent_of(run), request.params.task
         self.result.show_result(run.name, parent, runs.read_result(run) or {}, f"{headline}: {run.name}")
         self.may_compare()
         if self._place is not None and not self._jobs.busy:
@@ -114,7 +127,7 @@ class AfterBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         found, run = self._compared_plane(), self.run
         if found is None or run is None:
             return
-        parent = runs.read_request(run).parent
+        parent = tuning.parent_of(run)
         job = comparison.compare_models(
             self._engine_of(parent), found, parent, run.name, self._engine_key()[1], self._task
         )
@@ -162,6 +175,7 @@ class AfterBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         name = self.run.name
         self.clear()
         self.model_chosen.emit(parent)
+        moves.moved.emit(name, "")
         self.said.emit(f"'{name}' is deleted; '{parent}' is chosen again.", False)
 
     def _filled(self) -> list[Pair]:

@@ -15,6 +15,7 @@ from napari_attnseg._qt.finetune_run import RunBox, ask_on_close, duration, warm
 from napari_attnseg._qt.finetune_shelf import ShelfBox
 from napari_attnseg._qt.finetune_sources import SourcesBox
 from napari_attnseg._qt.finetune_waiting import WaitingBox
+from napari_attnseg._qt.model_moves import moves
 from napari_attnseg._qt.params_form import add_row
 from napari_attnseg._qt.run_watch import another, watched_elsewhere
 from napari_attnseg._qt.widgets import MARGIN, combo, form, heading, note, set_note
@@ -146,10 +147,13 @@ class FinetunePanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._preparer.failed.connect(self._on_failed)
         self._preparer.finished.connect(self.refresh)
         self._session.changed.connect(self._on_session)
+        moves.moved.connect(self._on_moved)
 
     def release(self) -> None:
         """Let go of viewer and session; a child goes on."""
         self._session.changed.disconnect(self._on_session)
+        moves.moved.disconnect(self._on_moved)
+        self.after.release()
         self._preparer.cancel()
         self.sources.release()
         self.shelf.release()
@@ -256,12 +260,17 @@ class FinetunePanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.start_button.setToolTip(why or "Learn from what is ticked, in a process of its own.")
         set_note(self.reason_line, "" if self.running is not None else why)
 
-    def _suggest(self) -> None:
-        """Suggest a free name, unless the user wrote one."""
-        if self.name_edit.text() in ("", self._suggested):
-            tuning.use_models_folder()
+    def _suggest(self, used: str = "") -> None:
+        """Suggest a free name, unless the user wrote one; ``used`` is that of a run which ended."""
+        text = self.name_edit.text()
+        tuning.use_models_folder()
+        if text in ("", self._suggested):
             self._suggested = tuning.suggest_name(self._engine_key()[0])
-            self.name_edit.setText(self._suggested)
+        elif text == used and tuning.name_trouble(used):
+            self._suggested = tuning.free_name(used)
+        else:
+            return
+        self.name_edit.setText(self._suggested)
 
     def _fill_cost(self, *_: Any) -> None:
         cost = tuning.remembered(self.tier_box.currentData(), self._engine_key()[1])
@@ -289,6 +298,11 @@ class FinetunePanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self._on_sources()
         self.refresh()
         self.after.may_compare()
+
+    def _on_moved(self, _old: str, _new: str) -> None:
+        """Show from which model the next one starts: the Segment tab has followed a rename by now."""
+        self._suggest()
+        self._on_sources()
 
     def _on_failed(self, err: AttnSegError) -> None:
         self._say(str(err), wrong=True)
@@ -358,20 +372,24 @@ class FinetunePanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         end: dict[str, Any] = next((line for line in reversed(lines) if line.get("kind") == "end"), {})
         said = f"{end.get('message', '')} {end.get('hint', '')}".strip()
         begun = any(line.get("kind") == "step" for line in lines)
-        if status == "interrupted" and runs.wishes(run)[1] and not begun:
-            status = "cancelled"  # ended by us while it still read: there is nothing to go on from
+        ours = status == "interrupted" and runs.wishes(run)[1]  # ended by us: it did not hear the wish
+        if ours and not begun:
+            status = "cancelled"  # there is nothing to go on from
         self._say("")
         if status in ("finished", "cancelled") and tuning.model_made(run.name):
             headline = "Finished" if status == "finished" else "Cancelled; the best is kept"
             self.after.show_run(run, headline, self._place)
+        elif ours and begun:
+            self._say(f"Cancelled. What '{run.name}' had learnt before is kept: go on with it, or leave it.")
         elif status == "interrupted":
             self._say(f"The training of '{run.name}' was interrupted. Nothing is lost.", wrong=True)
         elif status == "failed":
             self._say(f"{said} The log: {run / 'log.txt'}", wrong=True)
         else:
-            tuning.decide(run, "left")
-            self._say(said or "Cancelled: nothing is stored.")
-        self._suggest()
+            said = said or "Cancelled: nothing is stored."
+            tuning.give_up(run, said)
+            self._say(said)
+        self._suggest(run.name)
         self._fill_cost()
         self._fill_waiting()
         self.refresh()

@@ -15,7 +15,7 @@ from napari_attnseg.core.classes import shared_dice
 from napari_attnseg.core.corrections import TOO_FEW
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _CLOSING = " After these scores it learnt from them, too."
 _STRICTER = " It found more objects than you left, so it was made stricter."
@@ -148,15 +148,17 @@ def table(parent: str, name: str, result: Mapping[str, Any]) -> str:
         return f"<p>No scores: {why}. Look at both models on the image instead.</p><p>{took}</p>"
     if "per_class" in after:
         return _class_table(parent, name, before, after, took)
+    shown = [(key, title) for key, title in _SCORES if key in before and key in after]
+    gains = [_gain(before[key], after[key]) for key, _ in shown]
     rows = "".join(
         f"<tr>{_CELL}{title}</td>{_CELL}{before[key]:.2f}</td>{_CELL}<b>{after[key]:.2f}</b></td>"
-        f"<td>{round(after[key] - before[key], 2) + 0.0:+.2f}</td></tr>"
-        for key, title in _SCORES
-        if key in before and key in after
+        f"<td>{gain:+.2f}</td></tr>"
+        for (key, title), gain in zip(shown, gains, strict=True)
     )
     count = int(after.get("objects", 0))
     return (
         f"<table><tr><td></td>{_CELL}{parent}</td>{_CELL}{name}</td><td></td></tr>{rows}</table>"
+        f"{_warning(gains, parent)}"
         f"<p>On {count} corrected object{'' if count == 1 else 's'} that were held out; the best step was "
         f"chosen by them.{_CLOSING if result.get('closing') else ''} {took}</p>"
     )
@@ -176,11 +178,31 @@ def _class_table(
         f"<tr>{_CELL}{escape(title)}</td>{_CELL}{old}</td>{_CELL}<b>{_two(new)}</b></td></tr>"
         for title, old, new in rows
     )
+    gains = [] if old is None else [_gain(old, new)]
+    if fresh and gains == [0]:  # no better at these, but it can do something new
+        gains = []
     why = f" New: '{escape(parent)}' does not know the class." if fresh else ""
     return (
         f"<table><tr><td></td>{_CELL}{escape(parent)}</td>{_CELL}{escape(name)}</td></tr>{lines}</table>"
+        f"{_warning(gains, parent)}"
         f"<p>Dice on {after['pixels']:,} pixels that were held out; the best step was chosen by them.{why} "
         f"{took}</p>"
+    )
+
+
+def _gain(before: float, after: float) -> float:
+    """Return the difference of two scores as they are shown."""
+    return round(round(after, 2) - round(before, 2), 2) + 0.0
+
+
+def _warning(gains: Sequence[float], parent: str) -> str:
+    """Return what to do about a model that did worse or no better than before; "" where a score rose."""
+    if not gains or max(gains) > 0:
+        return ""
+    how = "worse" if min(gains) < 0 else "no better"
+    return (
+        f"<p><b>On the held-out corrections the new model did {how} than '{escape(parent)}'.</b> "
+        "Roll it back, or compare both on the image before you accept it.</p>"
     )
 
 

@@ -18,11 +18,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_attnseg._napari import cards
+from napari_attnseg._napari import cards, tuning
+from napari_attnseg._qt.model_moves import moves
 from napari_attnseg._qt.params_form import add_row
 from napari_attnseg._qt.widgets import MARGIN, combo, form, note, set_note
 from napari_attnseg.errors import AttnSegError
-from napari_attnseg.store import exchange, models
+from napari_attnseg.store import exchange, models, run_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,7 +101,7 @@ class ModelsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self.other_box.addItem("no other", None)
             for card in found:
                 for box in (self.box, self.other_box):
-                    box.addItem(card.name, card)
+                    box.addItem(cards.title(card), card)
             ids = [card.id for card in found]
             self.box.setCurrentIndex(ids.index(before) if before in ids else (0 if found else -1))
             self.other_box.setCurrentIndex(ids.index(compared) + 1 if compared in ids else 0)
@@ -160,7 +161,14 @@ class ModelsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         text, done = QInputDialog.getText(self, "Rename the model", "New name:", text=card.id)
         new = text.strip()
         if done and new != card.id:
-            self._do(lambda: (f"'{card.id}' is '{models.rename(card.id, new).id}' now.", new))
+
+            def rename() -> tuple[str, str | None]:
+                models.rename(card.id, new)
+                run_names.follow(card.id, new)
+                moves.moved.emit(card.id, new)
+                return f"'{card.id}' is '{new}' now.", new
+
+            self._do(rename)
 
     def _delete(self) -> None:
         card = self.card
@@ -175,6 +183,7 @@ class ModelsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
             def delete() -> tuple[str, str | None]:
                 models.remove(card.id)
+                moves.moved.emit(card.id, "")
                 return f"'{card.id}' was deleted.", None
 
             self._do(delete)
@@ -196,12 +205,19 @@ class ModelsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self, "Import a model", "", "Model (*.zip card.json);;All files (*)"
         )
         if path:
+            self._do(lambda: self._take(Path(path)))
 
-            def take() -> tuple[str, str | None]:
-                name = exchange.import_model(Path(path)).id
-                return f"'{name}' was imported.", name
-
-            self._do(take)
+    def _take(self, path: Path) -> tuple[str, str | None]:
+        """Take a model in; ask for another name where its own is taken."""
+        name = exchange.name_in(path)
+        if models.exists(name):
+            words = f"A model named '{name}' exists already. Name of the new one:"
+            text, done = QInputDialog.getText(self, "Import the model", words, text=tuning.free_name(name))
+            if not done:
+                return "", None
+            name = text.strip()
+        name = exchange.import_model(path, name).id
+        return f"'{name}' was imported.", name
 
 
 def _shipped(card: ModelCard) -> bool:

@@ -15,6 +15,7 @@ from napari_attnseg._napari.orders import SCOPES, Scope, chosen_images, order_fo
 from napari_attnseg._napari.session import Run
 from napari_attnseg._qt.image_rows import DiameterRow, ImageRows
 from napari_attnseg._qt.job_bar import JobBar
+from napari_attnseg._qt.model_moves import moves
 from napari_attnseg._qt.params_form import ParamsForm, add_row, show_row
 from napari_attnseg._qt.readout_box import ReadoutBox
 from napari_attnseg._qt.widgets import MARGIN, combo, form, note, set_note
@@ -60,6 +61,9 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.method = ParamsForm(layout, ["method"])
         self.model_box = combo("attnseg_model", str(SegmentParams.model_fields["model"].description))
         add_row(layout, "Model", self.model_box)
+        self.model_line = note(name="attnseg_model_said")
+        layout.addRow(self.model_line)
+        set_note(self.model_line, "")
         self.classic = ParamsForm(layout, ["task", "clusters", "kmeans_on", "segments", "compactness"])
         self.diameter = DiameterRow(layout, viewer, self.rows)
         self.scope_box = combo("attnseg_scope", _SCOPE_HELP)
@@ -105,7 +109,8 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.method.changed.connect(self.refresh)
         self.classic.changed.connect(self.refresh)
         self.device.changed.connect(self.engine_chosen.emit)
-        self.model_box.currentIndexChanged.connect(self._on_model)
+        self.model_box.currentIndexChanged.connect(self._on_chosen)
+        moves.moved.connect(self._on_moved)
         self.scope_box.currentIndexChanged.connect(self.refresh)
         self.run_button.clicked.connect(self.run)
         self.defaults_button.clicked.connect(self.restore_defaults)
@@ -119,6 +124,7 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def release(self) -> None:
         """Let go of everything that outlives the dock."""
         self._session.changed.disconnect(self._on_session)
+        moves.moved.disconnect(self._on_moved)
         self.readout.release()
         self.diameter.hide_circle()
 
@@ -186,28 +192,42 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
     # -- keeping the panel right --------------------------------------------------------------------
 
-    def fill_models(self) -> None:
-        """List the models there are; the card is shown on hover."""
-        before = self.model_box.currentData()
+    def fill_models(self, choose: str | None = None) -> None:
+        """List the models there are; the card is shown on hover.
+
+        ``choose`` is the name of the one to choose, else the one before.  Where that is gone "base" is
+        chosen, or the first one, and a line says so.
+        """
+        before = choose or self.model_box.currentData()
         with QSignalBlocker(self.model_box):
             self.model_box.clear()
             for card in cards.available():
-                self.model_box.addItem(card.name, card.id)
+                self.model_box.addItem(cards.title(card), card.id)
                 last = self.model_box.count() - 1
                 self.model_box.setItemData(last, cards.html(card), Qt.ItemDataRole.ToolTipRole)
                 self.model_box.setItemData(last, card, Qt.ItemDataRole.UserRole + 1)
-            index = self.model_box.findData(before if before is not None else "base")
+            found = before is not None and self.model_box.findData(before) >= 0
+            index = self.model_box.findData(before if found else "base")
             self.model_box.setCurrentIndex(max(index, 0) if self.model_box.count() else -1)
+        if before is not None and not found and self.model_box.count():
+            chosen = self.model_box.currentData()
+            set_note(self.model_line, f"There is no model '{before}' any more: '{chosen}' is chosen.")
         self._on_model()
 
     def choose_model(self, name: str) -> None:
         """List the models anew and choose one of them."""
-        self.fill_models()
-        index = self.model_box.findData(name)
-        if index >= 0:
-            self.model_box.setCurrentIndex(index)
+        self.fill_models(name)
+        if self.model_box.currentData() == name:
+            set_note(self.model_line, "")
             if self._tells_classes:
                 self.classic.set_values({"task": "classes"})
+
+    def _on_moved(self, old: str, new: str) -> None:
+        """Follow a model that was renamed; what is loaded under the old name is not it any more."""
+        self.fill_models(new if self.model_box.currentData() == old else None)
+        key = self._session.state.engine_key
+        if key is not None and key[0] == old:
+            self._session.update(engine_key=None)
 
     @property
     def _tells_classes(self) -> bool:
@@ -250,7 +270,11 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def _set_device(self, device: str) -> None:
         self.device.set_values({"device": device})
 
-    def _on_model(self, *_: Any) -> None:
+    def _on_chosen(self, *_: Any) -> None:
+        set_note(self.model_line, "")
+        self._on_model()
+
+    def _on_model(self) -> None:
         card = self.model_box.currentData(Qt.ItemDataRole.UserRole + 1)
         if card is not None:
             self.model_box.setToolTip(cards.html(card))
@@ -291,6 +315,7 @@ class SegmentPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self.refresh()
             return
         set_note(self.error_line, "")
+        set_note(self.model_line, "")
         self.diameter.hide_circle()
         try:
             orders = self.orders()

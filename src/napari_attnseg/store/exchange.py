@@ -101,10 +101,31 @@ def import_model(path: Path, name: str | None = None) -> ModelCard:
     return models.find(name).card
 
 
+def name_in(path: Path) -> str:
+    """Return the name that a model has in a zip file or folder.
+
+    Raises
+    ------
+    StoreError
+        There is no such file, or it cannot be read.
+    CheckpointError
+        It is not a model.
+    """
+    path = _whole(path)
+    if path.is_dir():
+        return path.resolve().name
+    with _archive(path) as archive:
+        return _folder_in(archive, path).name or path.stem
+
+
+def _whole(path: Path) -> Path:
+    """Return the folder of a model where one of its files is given."""
+    return path.parent if path.name in (CARD, WEIGHTS) and path.is_file() else path
+
+
 def _open(path: Path) -> tuple[str, ModelCard, bytes]:
     """Return the name, the card and the weights that lie in a zip file or folder."""
-    if path.name in (CARD, WEIGHTS) and path.is_file():
-        path = path.parent
+    path = _whole(path)
     if path.is_dir():
         return path.resolve().name, models.parse_card(_read(path / CARD), path.name), _read(path / WEIGHTS)
     if not path.exists():

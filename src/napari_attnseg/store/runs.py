@@ -168,9 +168,7 @@ def create_run(
 def check_free(name: str) -> None:
     """Raise ``StoreError`` where a run or a model of that name exists."""
     if (runs_folder() / name).exists():
-        raise StoreError(
-            f"A run named '{name}' exists already.", "Choose another name, resume it or remove it."
-        )
+        raise StoreError(f"A training named '{name}' exists already.", "Choose another name.")
     models.check_new(name)
 
 
