@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from napari_attnseg.core import size
-from napari_attnseg.core.mirror import MIRRORS, Look, Mean, mirrored, read_maps, steady_zoom
+from napari_attnseg.core.mirror import Look, Mean, looks_at, mirrored, read_maps, steady_zoom
 from napari_attnseg.core.size import by_width, elongation
 from napari_attnseg.records import DenseMaps, ModelCard
 
 CARD = ModelCard("fake", "Fake", {}, diameter=24.0)
+MIRRORS = ((0,), (1,), (0, 1))
 NAMES = ("foreground", "distance", "size", "offset", "classes")
 
 
@@ -51,6 +52,27 @@ def test_a_network_that_treats_mirror_images_alike_gains_nothing(shape, classes)
         np.testing.assert_allclose(getattr(found, name), kept[name], atol=1e-6)
         np.testing.assert_array_equal(getattr(maps, name), kept[name])  # the first is not written over
         assert getattr(found, name).dtype == np.float32
+
+
+def test_the_mean_of_either_is_that_of_all():
+    maps = [random_maps((3, 5), 2, seed) for seed in range(3)]
+    both = Mean(maps[0]), Mean(maps[1], (1,))
+    both[1].add(maps[2], (0, 1))
+    whole = Mean(maps[0])
+    whole.add(maps[1], (1,))
+    whole.add(maps[2], (0, 1))
+    one, other = (both[0] | both[1]).maps(), whole.maps()
+    for name in NAMES:
+        np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-6)
+    np.testing.assert_allclose(both[0].maps().foreground, maps[0].foreground)  # neither is changed
+
+
+def test_four_looks_show_all_mirror_images_beside_the_zoom():
+    looks = looks_at(1.0)
+    assert sorted(look.axes for look in looks) == [(), (0,), (0, 1), (1,)]
+    assert sorted(round(look.zoom, 3) for look in looks) == [0.841, 0.841, 1.189, 1.189]
+    assert looks[0].axes == ()
+    assert {look.zoom for look in looks_at(4.0)} == {4.0, 4.0 * 2**-0.25}  # no finer than the limit
 
 
 def test_the_mean_of_two_by_hand():
@@ -109,45 +131,45 @@ def settled(eye: Eye, card: ModelCard = CARD) -> float:
             look = search.send(eye(look))
         except StopIteration as stop:
             zoom, maps = stop.value
-            seen = [x for x in eye.looks if x[0] == round(zoom, 3)]
-            assert [axes for _, axes in seen] == [(), *MIRRORS]  # the mean is of that zoom
+            beside = {round(x.zoom, 3) for x in looks_at(zoom)}
+            seen = [axes for at, axes in eye.looks if at in beside]
+            assert sorted(seen) == [(), (0,), (0, 1), (1,)]  # the mean is of them
+            assert len(set(eye.looks)) == len(eye.looks)  # nothing is looked at twice
             assert maps.foreground[20, 20] == pytest.approx(eye.chance)
             return round(zoom, 3)
 
 
 def test_the_zoom_is_that_at_which_mirror_images_are_seen_alike():
     assert settled(Eye()) == 1.0  # all as good: nothing is changed
-    assert settled(Eye(unlike=(1.0, 0.707))) == 1.414
-    assert settled(Eye(unlike=(1.0, 1.414))) == 0.707
-    assert settled(Eye(unlike=(1.0, 0.707, 1.414))) == 1.0
+    assert settled(Eye(unlike=(0.841,))) == 1.414
+    assert settled(Eye(unlike=(1.189,))) == 0.707
+    assert settled(Eye(unlike=(0.595, 0.841, 1.189, 1.682))) == 1.0
 
 
 def test_a_zoom_at_which_nothing_is_found_does_not_win_by_saying_nothing():
-    eye = Eye(unlike=(1.0,), nothing=(0.707, 1.414))
-    assert settled(eye) == 1.0
-    assert [look for look in eye.looks if look[0] != 1.0] == [(0.707, ()), (1.414, ())]  # nor is it mirrored
-    faint = Eye(unlike=(1.0,), chance=0.7)  # foreground, but no object is clear enough to be kept
+    assert settled(Eye(unlike=(0.841, 1.189), nothing=(0.595, 1.682))) == 1.0
+    faint = Eye(unlike=(0.841, 1.189), chance=0.7)  # foreground, but no object is clear enough to be kept
     assert settled(faint) == 1.0
 
 
 def test_a_zoom_at_which_objects_look_too_large_does_not_count():
-    assert settled(Eye(unlike=(1.0, 0.707), large=(1.414,))) == 1.0
+    assert settled(Eye(unlike=(0.841,), large=(1.682,))) == 1.0
 
 
 def test_a_tuned_model_stays_at_the_zoom_of_the_objects_that_it_was_tuned_on():
     for usual, zoom in ((24.0, 1.0), (None, 1.414), (80.0, 1.414)):
-        eye = Eye(unlike=(1.0, 0.707))
+        eye = Eye(unlike=(0.841,))
         assert settled(eye, replace(CARD, usual_diameter=usual)) == zoom
-        assert len(eye.looks) == (4 if usual == 24.0 else 12)
+        assert len(eye.looks) == 1 + (4 if usual == 24.0 else 8)
 
 
 @pytest.mark.parametrize(
     ("chance", "agreed", "readout", "runs"),
     [
         pytest.param(0.95, 0.98, "seeds", 1, id="sure"),
-        pytest.param(0.95, 0.96, "seeds", 4, id="sure, votes disagree"),
+        pytest.param(0.95, 0.96, "seeds", 5, id="sure, votes disagree"),
         pytest.param(0.95, 0.96, "watershed", 1, id="votes do not count"),
-        pytest.param(0.85, 0.98, "seeds", 4, id="unsure"),
+        pytest.param(0.85, 0.98, "seeds", 5, id="unsure"),
         pytest.param(0.1, 0.0, "seeds", 1, id="nothing"),
     ],
 )
@@ -165,12 +187,15 @@ def test_mirror_images_are_run_where_the_network_is_unsure(monkeypatch, chance, 
 
     zoom, maps = read_maps(replace(card, usual_diameter=24.0), image, run)
     assert zoom == 1.0
-    assert [corner for corner, at in seen if at == zoom][-4:] == [0.0, 40.0, 7.0, 47.0][:runs]
+    assert [(corner, round(at, 3)) for corner, at in seen[-runs:]] == [
+        (0.0, 1.0), (0.0, 1.189), (7.0, 1.189), (40.0, 0.841), (47.0, 0.841)
+    ][:runs]  # fmt: skip
     assert maps.foreground == pytest.approx(chance)
     seen.clear()
     read_maps(card, image, run)
-    beside = [corner for corner, at in seen if at == 2**0.5]
-    assert (beside[-4:] == [0.0, 40.0, 7.0, 47.0]) == (runs == 4)
+    assert len([at for _, at in seen if round(at, 3) in (0.595, 0.841, 1.189, 1.682)]) == (
+        8 if runs == 5 else 0
+    )
 
 
 def rods(width: int) -> DenseMaps:

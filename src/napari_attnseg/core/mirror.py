@@ -10,6 +10,7 @@ them, without a label: of neighbouring zooms that one is taken at which they are
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,6 @@ import numpy as np
 from napari_attnseg.core.metrics import compare, scores
 from napari_attnseg.core.postprocess import read_out
 from napari_attnseg.core.size import (
-    STEPS,
     ZOOM_LIMITS,
     as_usual,
     by_width,
@@ -31,7 +31,7 @@ from napari_attnseg.params import ReadoutParams
 from napari_attnseg.records import DenseMaps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
 
     import numpy.typing as npt
 
@@ -39,7 +39,11 @@ if TYPE_CHECKING:
 
 Axes = tuple[int, ...]  # of the plane, along which it is turned round: 0 is y, 1 is x
 
-MIRRORS: tuple[Axes, ...] = ((0,), (1,), (0, 1))  # beside the image itself
+# of the four mirror images two are seen a quarter of an octave finer than the zoom, two as much coarser
+_FINER: tuple[Axes, ...] = ((), (1,))
+_COARSER: tuple[Axes, ...] = ((0,), (0, 1))
+VIEWS = len(_FINER) + len(_COARSER)
+_STEPS = (0, -2, 2)  # from the zoom to those that are tried, in quarters of an octave
 _OFFSET = 3  # the place of the votes among the parts of maps
 
 
@@ -62,12 +66,23 @@ class Mean:
     Parameters
     ----------
     first : DenseMaps
-        Of the image itself.  It is not changed.
+        Of one of them.  It is not changed.
+    axes : tuple of int
+        Along which it is turned round.
     """
 
-    def __init__(self, first: DenseMaps) -> None:
-        self._count = 1
-        self._sums = [None if part is None else part.copy() for part in _parts(first)]
+    def __init__(self, first: DenseMaps, axes: Axes = ()) -> None:
+        self._count = 0
+        self._sums = [None if part is None else np.zeros_like(part) for part in _parts(first)]
+        self.add(first, axes)
+
+    def __or__(self, other: Mean) -> Mean:
+        """Return the mean of what is in either."""
+        both = copy(self)
+        both._count = self._count + other._count
+        pairs = zip(self._sums, other._sums, strict=True)
+        both._sums = [None if a is None or b is None else a + b for a, b in pairs]
+        return both
 
     def add(self, maps: DenseMaps, axes: Axes) -> None:
         """Add the maps of the image turned round along ``axes``."""
@@ -103,14 +118,26 @@ def _parts(maps: DenseMaps) -> tuple[npt.NDArray[np.float32] | None, ...]:
     return maps.foreground, maps.distance, maps.size, maps.offset, maps.classes
 
 
+def looks_at(zoom: float) -> tuple[Look, ...]:
+    """Return what is looked at for the mean at a zoom: two mirror images beside it either way."""
+    return (*_looks(zoom, 1), *_looks(zoom, -1))
+
+
+def _looks(zoom: float, quarters: int) -> tuple[Look, ...]:
+    """Return the looks at so many quarters of an octave from a zoom; an odd number."""
+    at = float(np.clip(zoom * 2.0 ** (quarters / 4), *ZOOM_LIMITS))
+    return tuple(Look(at, axes) for axes in (_FINER if quarters % 4 == 1 else _COARSER))
+
+
 def steady_zoom(
     card: ModelCard, zoom: float, maps: DenseMaps
 ) -> Generator[Look, DenseMaps, tuple[float, DenseMaps]]:
     """Search the zoom at which what a network says of mirror images is most alike, near one that was found.
 
-    Where it sees objects well it draws them alike in the image and its mirror images.  So at the zoom, and
-    at those beside it by a factor of the root of 2, objects are read out of each of the four and of their
-    mean; that zoom is taken at which the mean AP .50 to .90 of the single ones against the mean is highest.
+    Where it sees objects well it draws them alike in the image and its mirror images, a little larger or
+    smaller.  So for the zoom, and for those beside it by a factor of the root of 2, objects are read out of
+    two mirror images at 2^1/4 of it, of two at 2^-1/4 of it, and of the mean of the four; that zoom is taken
+    for which the mean AP .50 to .90 of the single ones against the mean is highest.
     Not one at which objects look too large: one blob in place of a crowd is easy to draw alike.  A tuned
     model stays at the zoom at which it learnt where objects are as usual.
 
@@ -133,24 +160,58 @@ def steady_zoom(
     Returns
     -------
     tuple of float and DenseMaps
-        The zoom, and the mean of the maps of the image and its mirror images there.
+        The zoom, and the mean of the maps of its four looks.
     """
     if as_usual(maps, zoom, card):
-        mean, _ = yield from _mean(zoom, maps, measured=False)
-        return zoom, mean
+        return zoom, (yield from _mean_at(zoom))
     zoom, maps = yield from _finer(card, zoom, maps)
-    found, (mean, best) = zoom, (yield from _mean(zoom, maps))
-    for step in STEPS:
-        at = float(np.clip(zoom * step, *ZOOM_LIMITS))
-        if at == zoom:
+    seen: dict[int, _Pair] = {}
+    best, found = -1.0, (zoom, maps)
+    for step in _STEPS:
+        at = float(np.clip(zoom * 2.0 ** (step / 4), *ZOOM_LIMITS))
+        if step and at == zoom:
             continue
-        first = yield Look(at)
-        if estimate_diameter(first) is None or too_large(first, at, card.diameter):
+        for quarters in (step - 1, step + 1):
+            if quarters not in seen:
+                seen[quarters] = yield from _pair(_looks(zoom, quarters))
+        mean = (seen[step - 1].mean | seen[step + 1].mean).maps()
+        if step and (estimate_diameter(mean) is None or too_large(mean, at, card.diameter)):
             continue
-        other, alike = yield from _mean(at, first)
+        alike = _alike((*seen[step - 1].objects, *seen[step + 1].objects), mean)
         if alike > best:
-            found, mean, best = at, other, alike
-    return found, mean
+            best, found = alike, (at, mean)
+        if step < 0:
+            del seen[step - 1]  # nothing else needs it
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """The sum of two looks at one zoom, and the objects of each, turned back."""
+
+    mean: Mean
+    objects: tuple[npt.NDArray[np.int32], ...]
+
+
+def _pair(looks: tuple[Look, ...]) -> Generator[Look, DenseMaps, _Pair]:
+    """Look and keep what the choice needs: the maps themselves are large."""
+    first = yield looks[0]
+    mean, objects = Mean(first, looks[0].axes), [_objects(first, looks[0].axes)]
+    del first
+    for look in looks[1:]:
+        maps = yield look
+        mean.add(maps, look.axes)
+        objects.append(_objects(maps, look.axes))
+    return _Pair(mean, tuple(objects))
+
+
+def _mean_at(zoom: float) -> Generator[Look, DenseMaps, DenseMaps]:
+    """Return the mean of the looks at a zoom."""
+    first, *others = looks_at(zoom)
+    mean = Mean((yield first), first.axes)
+    for look in others:
+        mean.add((yield look), look.axes)
+    return mean.maps()
 
 
 def _finer(
@@ -166,25 +227,17 @@ def _finer(
         return stop.value  # type: ignore[no-any-return]
 
 
-def _mean(
-    zoom: float, first: DenseMaps, measured: bool = True
-) -> Generator[Look, DenseMaps, tuple[DenseMaps, float]]:
-    """Return the mean over mirror images, and how much objects of the single ones are like its, 0..1."""
-    mean, single = Mean(first), [_objects(first)] if measured else []
-    for axes in MIRRORS:
-        maps = yield Look(zoom, axes)
-        mean.add(maps, axes)
-        if measured:
-            single.append(np.flip(_objects(maps), axes))
-    found = mean.maps()
-    objects = _objects(found) if measured else np.zeros(0)
+def _alike(singles: Sequence[npt.NDArray[np.int32]], mean: DenseMaps) -> float:
+    """Return how much the objects of single looks are like those of their mean, 0..1."""
+    objects = _objects(mean)
     if not objects.any():  # nothing is like nothing, which tells nothing
-        return found, 0.0
-    return found, float(np.mean([scores(compare(one, objects))["mean_ap"] for one in single]))
+        return 0.0
+    return float(np.mean([scores(compare(one, objects))["mean_ap"] for one in singles]))
 
 
-def _objects(maps: DenseMaps) -> npt.NDArray[np.int32]:
-    return read_out(maps, ReadoutParams())[0]
+def _objects(maps: DenseMaps, axes: Axes = ()) -> npt.NDArray[np.int32]:
+    """Return the objects of maps of the image turned round along ``axes``, turned back."""
+    return np.ascontiguousarray(np.flip(read_out(maps, ReadoutParams())[0], axes))
 
 
 def read_maps(

@@ -9,7 +9,7 @@ import numpy as np
 from napari_attnseg import __version__
 from napari_attnseg.core.classes import class_features, class_names
 from napari_attnseg.core.labels import clean_classes, edge_ids
-from napari_attnseg.core.mirror import MIRRORS
+from napari_attnseg.core.mirror import VIEWS
 from napari_attnseg.core.size import estimate_diameter
 from napari_attnseg.core.stitch import Stitcher
 from napari_attnseg.core.tiles import HALO, plan_tiles
@@ -123,7 +123,7 @@ def _plane(
 def _count(part: tuple[slice, slice], params: SegmentParams, zoom: float) -> int:
     """Return how many tiles a part has, its mirror images included where they may be wanted."""
     tiles = tiles_of((part[0].stop - part[0].start, part[1].stop - part[1].start), params, zoom)
-    return len(tiles) * (1 if params.mirror == "never" else 1 + len(MIRRORS))
+    return len(tiles) * (1 if params.mirror == "never" else 1 + VIEWS)
 
 
 def _finished(

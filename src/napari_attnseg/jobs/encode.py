@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_attnseg.core.axes import check, clip_field, plane_keys
 from napari_attnseg.core.classes import class_names
-from napari_attnseg.core.mirror import MIRRORS, Mean, mirrored, steady_zoom
+from napari_attnseg.core.mirror import VIEWS, Mean, looks_at, mirrored, steady_zoom
 from napari_attnseg.core.size import ZOOM_LIMITS, unsure, zoom_search
 from napari_attnseg.core.tiles import ALIGN, HALO, TILE, plan_tiles
 from napari_attnseg.jobs.planes import BLOCK, Plane, centre, open_plane
@@ -137,7 +137,7 @@ def settle(
         except StopIteration as stop:
             steady, mean = stop.value
             if mean.foreground.shape == plane.shape and _in_one(plane, params, steady):
-                return Settled(steady, mean, final=True, passes=1 + len(MIRRORS))
+                return Settled(steady, mean, final=True, passes=1 + VIEWS)
             return Settled(steady, whole if steady == zoom else None)
 
 
@@ -214,15 +214,21 @@ def encode_field(
         maps = yield from encode_part(engine, plane, part, zoom, params, done, total)
     if params.mirror == "never" or (params.mirror == "auto" and not unsure(maps, engine.card)):
         return maps, 1
-    mean = Mean(maps)
     pixels = plane.read(part)
+    mean: Mean | None = None
     step = len(tiles_of((pixels.shape[0], pixels.shape[1]), params, zoom))
-    for number, axes in enumerate(MIRRORS, 1):
-        other = shown(plane, mirrored(pixels, axes))
+    for number, look in enumerate(looks_at(zoom), 1):
+        other = shown(plane, mirrored(pixels, look.axes))
         whole = slice(0, other.shape[0]), slice(0, other.shape[1])
-        job = encode_part(engine, other, whole, zoom, params, done + number * step, total)
-        mean.add((yield from noted(job, f"Mirror image {number} of {len(MIRRORS)}")), axes)
-    return mean.maps(), 1 + len(MIRRORS)
+        job = encode_part(engine, other, whole, look.zoom, params, done + number * step, total)
+        note = f"Mirror image {number} of {VIEWS}"
+        seen = yield from noted(job, note, most=done + (number + 1) * step)
+        if mean is None:
+            mean = Mean(seen, look.axes)
+        else:
+            mean.add(seen, look.axes)
+    assert mean is not None
+    return mean.maps(), 1 + VIEWS
 
 
 def encode_plane(
@@ -242,13 +248,20 @@ def shown(plane: Plane, image: npt.NDArray[np.generic]) -> Plane:
 
 
 def noted(
-    job: Generator[Progress, None, DenseMaps], note: str, at: tuple[int, int] | None = None
+    job: Generator[Progress, None, DenseMaps],
+    note: str,
+    at: tuple[int, int] | None = None,
+    most: int | None = None,
 ) -> Generator[Progress, None, DenseMaps]:
-    """Pass a job's progress on with another note, and with ``at`` as if it stood still at (done, total)."""
+    """Pass a job's progress on with another note, and with ``at`` as if it stood still at (done, total).
+
+    No more is said to be done than ``most``.
+    """
     try:
         while True:
             step = next(job)
-            yield Progress(*(at or (step.done, step.total)), note)
+            done, total = at or (step.done, step.total)
+            yield Progress(done if most is None else min(done, most), total, note)
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
     finally:
