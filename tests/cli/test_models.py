@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import sys
 
+import numpy as np
 import pytest
 
 from napari_attnseg import cli
-from napari_attnseg.store import models
+from napari_attnseg.params import TrainParams
+from napari_attnseg.records import Sample
+from napari_attnseg.store import models, runs
 from tests.cli.test_cli import call, refused
 
 
@@ -24,8 +27,11 @@ def test_a_model_goes_round(home, capsys):
     assert json.loads(capsys.readouterr().out) == {"exported": "base", "path": str(out)}
     assert call("models", "import", out, "--name", "mine", "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"imported": "mine"}
+    nothing = Sample(np.zeros((1, 32, 32), np.float32), np.zeros((32, 32), np.int32), np.ones((32, 32), bool))
+    run = runs.create_run(TrainParams(name="next", start="mine"), [nothing])
     assert call("models", "rename", "mine", "better") == 0
     assert "'better'" in capsys.readouterr().out
+    assert runs.read_request(run).parent == "better"  # it goes on from it under its new name
     assert call("models", "show", "better", "--json") == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["shipped"] is False

@@ -9,6 +9,7 @@ import pytest
 from napari.settings import get_settings
 from qtpy.QtCore import QThreadPool
 
+from napari_attnseg._napari.cards import title
 from napari_attnseg.core.metrics import compare, scores
 from napari_attnseg.store.models import find
 from tests.e2e.plain import Plain
@@ -102,7 +103,7 @@ def test_random_queries_and_keys_change_overlay_and_labels(open_window, change_w
     change_weights("other-qk", randomise)
     window = open_window()
     open_sample(window)
-    window.choose("attnseg_model", find("base").card.name)
+    window.choose("attnseg_model", title(find("base").card))
     labels = window.run(IMAGE).copy()
     values, _ = shown(window)
     window.choose("attnseg_model", "other-qk")

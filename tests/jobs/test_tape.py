@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -131,6 +133,10 @@ def test_a_kept_tape_needs_no_network(tmp_path):
     again, ran = record()
     assert ran == 0
     assert again is first
+    engine.card = replace(engine.card, id="renamed")
+    again, ran = record()
+    assert (again.model, ran) == ("renamed", 0)
+    engine.card = replace(engine.card, id="fake")
     image[0, 0] ^= 255  # an edit in place is seen
     changed, ran = record()
     assert ran == 1

@@ -43,6 +43,9 @@ def test_two_cards_are_side_by_side_row_by_row(monkeypatch):
     assert page.replace("\u200b", "").count("n" * 40) == 1
     assert page.index("About") < page.index("For nuclei.") < page.index("Works best at")
     assert "<td width='50%'>–</td><td width='50%'>good</td>" in page
+    assert "other_\u200bleaves.\u200bof_" in cards.page(
+        GOOD, dataclasses.replace(GOOD, id="other_leaves.of_june")
+    )
     alone = cards.page(GOOD)
     assert "colspan" not in alone
 

@@ -12,7 +12,7 @@ from napari_attnseg.core.corrections import compare_labels, known_mask
 from napari_attnseg.core.objects import measure
 from napari_attnseg.nn.border import SHIFTS, count_left, find_shift, lower, lowered
 from napari_attnseg.nn.model import build_model
-from napari_attnseg.records import DenseMaps, Sample
+from napari_attnseg.records import DenseMaps, ModelCard, Sample
 
 SIDE, STEP = 192, 24
 
@@ -33,9 +33,7 @@ def engine_that_finds(sure: np.ndarray, unsure: np.ndarray, doubt: float = 0.82)
     at = np.stack(np.mgrid[:SIDE, :SIDE]).astype(np.float32)
     offset = (np.moveaxis(table.seed[both], -1, 0) - at) * (both > 0)
     maps = DenseMaps(foreground, table.depth, table.diameter[both], offset)
-    return SimpleNamespace(
-        maps=lambda *_a, **_k: maps, card=SimpleNamespace(diameter=24.0, usual_diameter=None)
-    )
+    return SimpleNamespace(maps=lambda *_a, **_k: maps, card=ModelCard("fake", "Fake", {}, diameter=24.0))
 
 
 def corrected(before: np.ndarray, after: np.ndarray) -> Sample:

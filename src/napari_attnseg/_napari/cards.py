@@ -108,9 +108,13 @@ def html(card: ModelCard) -> str:
 
 
 def _cell(value: str, longest: int = 0) -> str:
-    """Return a value for a cell; words of more than ``longest`` letters may be broken, if that is not 0."""
+    """Return a value for a cell; words of more than ``longest`` letters may be broken, if that is not 0.
+
+    They are broken behind a dot, a dash or an underscore where they have one.
+    """
     if longest:
-        value = re.sub(rf"\S{{{longest}}}(?=\S)", lambda part: part[0] + "\u200b", value)
+        part = re.compile(rf"[^._/-]{{1,{longest}}}[._/-]*|[._/-]+")
+        value = re.sub(rf"\S{{{longest + 1},}}", lambda word: "\u200b".join(part.findall(word[0])), value)
     return escape(value).replace("\n", "<br>")
 
 

@@ -63,7 +63,7 @@ class ModelsSection(Section):
             self.model_box.clear()
             self.model_box.addItem("none", None)
             for card in cards_:
-                self.model_box.addItem(card.name, card.id)
+                self.model_box.addItem(cards.title(card), card.id)
                 row = self.model_box.count() - 1
                 self.model_box.setItemData(row, cards.html(card), Qt.ItemDataRole.ToolTipRole)
             self.model_box.setCurrentIndex(max(self.model_box.findData(before), 0))

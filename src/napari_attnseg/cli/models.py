@@ -60,9 +60,10 @@ def remove_command(name: str, as_json: bool) -> None:
 @json_option
 def rename_command(name: str, new: str, as_json: bool) -> None:
     """Give your model NAME the name NEW; models tuned from it follow."""
-    from napari_attnseg.store.models import rename
+    from napari_attnseg.store import models, run_names
 
-    rename(name, new)
+    models.rename(name, new)
+    run_names.follow(name, new)
     report({"renamed": name, "to": new}, as_json, f"'{name}' is '{new}' now.")
 
 

@@ -115,7 +115,8 @@ def tape_of(
         key = tape_key(pixels, norm, zoom, origin, engine.card.sha256 or engine.card.id)
         kept = cache.get(key, block)
         if kept is not None:
-            return replace(kept, model=engine.card.id)  # the model may have been renamed since
+            named = engine.card.id  # the model may have been renamed since
+            return kept if kept.model == named else replace(kept, model=named)
     tape = engine.tape(pixels, zoom=zoom, norm=norm, origin=origin)
     if cache is not None:
         cache.put(key, tape)
