@@ -122,6 +122,7 @@ def voting_tape(engine):
 def test_a_kept_tape_needs_no_network(tmp_path):
     image, cache = blobs()[0].copy(), TapeCache(folder=tmp_path)
     engine, params = FakeEngine(), SegmentParams(diameter=24)
+    engine.card = replace(engine.card, sha256="0123")
 
     def record():
         before = len(engine.calls)
