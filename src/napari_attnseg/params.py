@@ -88,8 +88,8 @@ class SegmentParams(ReadoutParams):
     mirror: Mirror = Field(
         "auto",
         title="Mirror images",
-        description="Let the network see the image mirrored, too, and take the mean: four runs instead of "
-        "one, and twelve or so where it is unsure, to choose the zoom as well. 'auto' does so only there.",
+        description="Let the network see the image mirrored, too, and take the mean: five runs instead of "
+        "one, and nine or so where it is unsure, to choose the zoom as well. 'auto' does so only there.",
     )
     channel: int | None = Field(
         None,
