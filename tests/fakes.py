@@ -58,7 +58,7 @@ class FakeEngine:
             QKBlock("local1", "local", 2, grid, q, k, registers, 8**-0.5, window=2),
             QKBlock("global1", "global", 2, grid, q, k, registers, 8**-0.5),
         )
-        return AttentionTape({block.name: block for block in blocks}, zoom, "fake")
+        return AttentionTape({block.name: block for block in blocks}, zoom, self.card.id)
 
     def features(self, image, *, zoom=1.0, norm=None):
         grey = self._grey(image, norm)

@@ -202,7 +202,7 @@ def test_a_second_model_looks_at_the_same_place(two_models, asked, qtbot):
 def test_running_with_another_model_recomputes(two_models, asked, qtbot):
     viewer, dock, panel = asked
     panel.ask((40.0, 70.0))
-    assert info(viewer)["model"] == "fake"
+    assert info(viewer)["model"] == "base"
     before = viewer.layers["im · attention"].data.copy()
     box = dock.segment.model_box
     box.setCurrentIndex(box.findData("tuned"))
