@@ -18,6 +18,13 @@ MIRRORS = ((0,), (1,), (0, 1))
 NAMES = ("foreground", "distance", "size", "offset", "classes")
 
 
+def mean_of(*seen: tuple[DenseMaps, tuple[int, ...]]) -> Mean:
+    mean = Mean()
+    for maps, axes in seen:
+        mean.add(maps, axes)
+    return mean
+
+
 def random_maps(shape: tuple[int, int], classes: int = 0, seed: int = 0) -> DenseMaps:
     rng = np.random.default_rng(seed)
     planes = rng.random((5, *shape)).astype(np.float32)
@@ -41,9 +48,7 @@ def seen_in(maps: DenseMaps, axes: tuple[int, ...]) -> DenseMaps:
 def test_a_network_that_treats_mirror_images_alike_gains_nothing(shape, classes):
     maps = random_maps(shape, classes)
     kept = {n: None if getattr(maps, n) is None else getattr(maps, n).copy() for n in NAMES}
-    mean = Mean(maps)
-    for axes in MIRRORS:
-        mean.add(seen_in(maps, axes), axes)
+    mean = mean_of((maps, ()), *((seen_in(maps, axes), axes) for axes in MIRRORS))
     found = mean.maps()
     for name in NAMES:
         if kept[name] is None:
@@ -56,11 +61,9 @@ def test_a_network_that_treats_mirror_images_alike_gains_nothing(shape, classes)
 
 def test_the_mean_of_either_is_that_of_all():
     maps = [random_maps((3, 5), 2, seed) for seed in range(3)]
-    both = Mean(maps[0]), Mean(maps[1], (1,))
-    both[1].add(maps[2], (0, 1))
-    whole = Mean(maps[0])
-    whole.add(maps[1], (1,))
-    whole.add(maps[2], (0, 1))
+    seen = [(maps[0], ()), (maps[1], (1,)), (maps[2], (0, 1))]
+    both = mean_of(seen[0]), mean_of(*seen[1:])
+    whole = mean_of(*seen)
     one, other = (both[0] | both[1]).maps(), whole.maps()
     for name in NAMES:
         np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-6)
@@ -83,9 +86,7 @@ def test_the_mean_of_two_by_hand():
     second = DenseMaps(
         np.array([[0.4, 0.6]], np.float32), zero, zero, np.array([[[5, 6]], [[7, 8]]], np.float32)
     )
-    mean = Mean(first)
-    mean.add(second, (1,))  # it is of the image with left and right exchanged
-    found = mean.maps()
+    found = mean_of((first, ()), (second, (1,))).maps()  # of the image, and with left and right exchanged
     np.testing.assert_allclose(found.foreground, [[0.4, 0.6]])
     np.testing.assert_allclose(found.offset, [[[3.5, 3.5]], [[-2.5, -1.5]]])
 
@@ -255,3 +256,17 @@ def test_round_objects_are_not_looked_at_closer():
     found = DenseMaps(flat.copy(), flat.copy(), flat + 9, np.zeros((2, 60, 60), np.float32))
     found.foreground[20:28, 20:28] = 0.95
     assert list(by_width(1.0, found, 24.0)) == []
+
+
+def test_mirror_images_of_long_thin_objects_are_looked_at_closer(monkeypatch):
+    monkeypatch.setattr(size, "agreement", lambda _maps: 0.9)
+    zooms, search = [], steady_zoom(CARD, 1.0, rods(14))
+    look = next(search)
+    try:
+        while True:
+            zooms.append(round(look.zoom, 3))
+            look = search.send(seen_in(rods(14), look.axes))
+    except StopIteration as stop:
+        found = round(stop.value[0], 3)
+    assert zooms[0] == found == 1.414
+    assert sorted(set(zooms[1:])) == [0.841, 1.189, 1.682, 2.378]

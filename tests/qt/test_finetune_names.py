@@ -55,12 +55,17 @@ def test_a_typed_name_is_free_again_after_cancel_and_after_roll_back(named, qtbo
     assert runs.state(runs.runs_folder() / "t1").status == "finished"
 
 
-def test_the_name_of_an_interrupted_training_is_kept_for_it(named, qtbot, tune):  # noqa: F811
+def killed(named, qtbot, tune):  # noqa: F811
+    """Start a training and kill its child while it learns."""
     tune.extend(["--steps", "2000"])
     start(qtbot, named)
     qtbot.waitUntil(lambda: named.run_box.bar.value() > 1, timeout=20_000)
     child.kill(named.running)
     ended(qtbot, named)
+
+
+def test_the_name_of_an_interrupted_training_is_kept_for_it(named, qtbot, tune):  # noqa: F811
+    killed(named, qtbot, tune)
     assert named.name_edit.text() == "t1-2"
     assert named.start_button.isEnabled()
     named.name_edit.setText("t1")
@@ -75,11 +80,7 @@ def test_the_name_of_an_interrupted_training_is_kept_for_it(named, qtbot, tune):
 
 
 def test_cancelling_a_resumed_training_while_it_reads_is_no_trouble(named, qtbot, tune):  # noqa: F811
-    tune.extend(["--steps", "2000"])
-    start(qtbot, named)
-    qtbot.waitUntil(lambda: named.run_box.bar.value() > 1, timeout=20_000)
-    child.kill(named.running)
-    ended(qtbot, named)
+    killed(named, qtbot, tune)
     assert RED in named.error_line.styleSheet()
     tune[:] = ["--reading"]
     press(qtbot, named.waiting.go_on_button)

@@ -39,6 +39,7 @@ _SIGNED = ((0.05, 0.45, 1.0, 1.0), (0.05, 0.45, 1.0, 0.0), (1.0, 0.5, 0.05, 0.0)
 _OPACITY, _INK_OPACITY = 0.5, 0.8  # let the colours of the labels under it be told
 _INK = "attnseg ink"
 _BRIGHT = 0.3  # mean of the thumbnail above which an image is bright
+# of each overlay: the values of its tokens, and how they are cut
 _tokens: WeakKeyDictionary[Image, tuple[npt.NDArray[np.float32], int, tuple[int, int]]] = WeakKeyDictionary()
 MAIN = "attention"  # the role of the overlay that follows the query
 
@@ -129,18 +130,15 @@ def _cells(
 
     A part has its token's value, or one between those of the nearest tokens.
     """
-    if parts == 1:
-        return values[: shape[0], : shape[1]]
-    for axis, count in enumerate(shape):
-        if not smooth:
-            values = np.repeat(values, parts, axis=axis).take(range(count), axis=axis)
-            continue
-        at = np.clip((np.arange(count) + 0.5) / parts - 0.5, 0, values.shape[axis] - 1)
-        low = at.astype(np.intp)
-        high = np.minimum(low + 1, values.shape[axis] - 1)
-        share = (at - low).astype(np.float32).reshape((-1, 1) if axis == 0 else (1, -1))
-        values = values.take(low, axis=axis) * (1 - share) + values.take(high, axis=axis) * share
-    return values
+    if parts == 1 or not smooth:
+        return values.repeat(parts, axis=0).repeat(parts, axis=1)[: shape[0], : shape[1]]
+    from scipy.ndimage import map_coordinates
+
+    at = ((np.arange(count) + 0.5) / parts - 0.5 for count in shape)
+    blended: npt.NDArray[np.float32] = map_coordinates(
+        values, np.meshgrid(*at, indexing="ij"), order=1, mode="nearest"
+    )
+    return blended
 
 
 def _new(image: Image, data: npt.NDArray[np.float32], name: str, affine: Any, view: View) -> Image:
@@ -227,7 +225,7 @@ def set_smooth(layer: Image, on: bool) -> None:
     if layer.interpolation2d == wanted:  # setting it builds the shader anew
         return
     layer.interpolation2d = wanted
-    values, parts, shape = _tokens.get(layer, (layer.data, 1, (0, 0)))
+    values, parts, shape = _tokens[layer]
     if parts > 1:
         layer.data[...] = _cells(values, parts, shape, on).reshape(layer.data.shape)
         layer.refresh(extent=False)

@@ -163,8 +163,7 @@ class ModelsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if done and new != card.id:
 
             def rename() -> tuple[str, str | None]:
-                models.rename(card.id, new)
-                run_names.follow(card.id, new)
+                run_names.rename_model(card.id, new)
                 moves.moved.emit(card.id, new)
                 return f"'{card.id}' is '{new}' now.", new
 

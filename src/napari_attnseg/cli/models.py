@@ -60,10 +60,9 @@ def remove_command(name: str, as_json: bool) -> None:
 @json_option
 def rename_command(name: str, new: str, as_json: bool) -> None:
     """Give your model NAME the name NEW; models tuned from it follow."""
-    from napari_attnseg.store import models, run_names
+    from napari_attnseg.store.run_names import rename_model
 
-    models.rename(name, new)
-    run_names.follow(name, new)
+    rename_model(name, new)
     report({"renamed": name, "to": new}, as_json, f"'{name}' is '{new}' now.")
 
 

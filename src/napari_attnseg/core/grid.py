@@ -85,9 +85,9 @@ class TokenGrid:
             (rows, columns) of parts that lie in the plane.
         """
         best, over = (1, self.shape), np.inf
+        room = [n - o for n, o in zip(shape, self.origin, strict=True)]
         for count in range(1, max(2, _MOST_PARTS // max(self.shape) + 1)):
             side = self.cell / count
-            room = [n - o for n, o in zip(shape, self.origin, strict=True)]
             fits = [
                 min(g * count, int(np.ceil(r / side - 1e-6))) for g, r in zip(self.shape, room, strict=True)
             ]

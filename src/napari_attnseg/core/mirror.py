@@ -10,7 +10,6 @@ them, without a label: of neighbouring zooms that one is taken at which they are
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,9 +39,9 @@ if TYPE_CHECKING:
 Axes = tuple[int, ...]  # of the plane, along which it is turned round: 0 is y, 1 is x
 
 # of the four mirror images two are seen a quarter of an octave finer than the zoom, two as much coarser
-_FINER: tuple[Axes, ...] = ((), (1,))
-_COARSER: tuple[Axes, ...] = ((0,), (0, 1))
-VIEWS = len(_FINER) + len(_COARSER)
+_UPRIGHT: tuple[Axes, ...] = ((), (1,))
+_UPSIDE_DOWN: tuple[Axes, ...] = ((0,), (0, 1))
+VIEWS = len(_UPRIGHT) + len(_UPSIDE_DOWN)
 _STEPS = (0, -2, 2)  # from the zoom to those that are tried, in quarters of an octave
 _OFFSET = 3  # the place of the votes among the parts of maps
 
@@ -61,31 +60,24 @@ def mirrored(image: npt.NDArray[np.generic], axes: Axes) -> npt.NDArray[np.gener
 
 
 class Mean:
-    """The mean of the maps of an image and of mirror images of it.
+    """The mean of the maps of mirror images of an image, itself among them."""
 
-    Parameters
-    ----------
-    first : DenseMaps
-        Of one of them.  It is not changed.
-    axes : tuple of int
-        Along which it is turned round.
-    """
-
-    def __init__(self, first: DenseMaps, axes: Axes = ()) -> None:
+    def __init__(self) -> None:
         self._count = 0
-        self._sums = [None if part is None else np.zeros_like(part) for part in _parts(first)]
-        self.add(first, axes)
+        self._sums: list[npt.NDArray[np.float32] | None] = []
 
     def __or__(self, other: Mean) -> Mean:
         """Return the mean of what is in either."""
-        both = copy(self)
+        both = Mean()
         both._count = self._count + other._count
         pairs = zip(self._sums, other._sums, strict=True)
         both._sums = [None if a is None or b is None else a + b for a, b in pairs]
         return both
 
     def add(self, maps: DenseMaps, axes: Axes) -> None:
-        """Add the maps of the image turned round along ``axes``."""
+        """Add the maps of the image turned round along ``axes``; they are not changed."""
+        if not self._count:
+            self._sums = [None if part is None else np.zeros_like(part) for part in _parts(maps)]
         self._count += 1
         for number, (total, part) in enumerate(zip(self._sums, _parts(maps), strict=True)):
             if total is None or part is None:
@@ -126,7 +118,7 @@ def looks_at(zoom: float) -> tuple[Look, ...]:
 def _looks(zoom: float, quarters: int) -> tuple[Look, ...]:
     """Return the looks at so many quarters of an octave from a zoom; an odd number."""
     at = float(np.clip(zoom * 2.0 ** (quarters / 4), *ZOOM_LIMITS))
-    return tuple(Look(at, axes) for axes in (_FINER if quarters % 4 == 1 else _COARSER))
+    return tuple(Look(at, axes) for axes in (_UPRIGHT if quarters % 4 == 1 else _UPSIDE_DOWN))
 
 
 def steady_zoom(
@@ -164,7 +156,7 @@ def steady_zoom(
     """
     if as_usual(maps, zoom, card):
         return zoom, (yield from _mean_at(zoom))
-    zoom, maps = yield from _finer(card, zoom, maps)
+    zoom, maps = yield from _closer(card, zoom, maps)
     seen: dict[int, _Pair] = {}
     best, found = -1.0, (zoom, maps)
     for step in _STEPS:
@@ -195,10 +187,8 @@ class _Pair:
 
 def _pair(looks: tuple[Look, ...]) -> Generator[Look, DenseMaps, _Pair]:
     """Look and keep what the choice needs: the maps themselves are large."""
-    first = yield looks[0]
-    mean, objects = Mean(first, looks[0].axes), [_objects(first, looks[0].axes)]
-    del first
-    for look in looks[1:]:
+    mean, objects = Mean(), []
+    for look in looks:
         maps = yield look
         mean.add(maps, look.axes)
         objects.append(_objects(maps, look.axes))
@@ -207,17 +197,16 @@ def _pair(looks: tuple[Look, ...]) -> Generator[Look, DenseMaps, _Pair]:
 
 def _mean_at(zoom: float) -> Generator[Look, DenseMaps, DenseMaps]:
     """Return the mean of the looks at a zoom."""
-    first, *others = looks_at(zoom)
-    mean = Mean((yield first), first.axes)
-    for look in others:
+    mean = Mean()
+    for look in looks_at(zoom):
         mean.add((yield look), look.axes)
     return mean.maps()
 
 
-def _finer(
+def _closer(
     card: ModelCard, zoom: float, maps: DenseMaps
 ) -> Generator[Look, DenseMaps, tuple[float, DenseMaps]]:
-    """Return the zoom for long, thin objects, and the maps there: those given where they are not thin."""
+    """Return the zoom for long, thin objects, and the maps there; what is given where they are not thin."""
     search = by_width(zoom, maps, card.diameter)
     try:
         at = next(search)

@@ -239,7 +239,9 @@ def _by_votes(
 def by_width(
     zoom: float, maps: DenseMaps, canonical: float
 ) -> Generator[float, DenseMaps, tuple[float, DenseMaps]]:
-    """Go on to finer zooms while objects are long and thin, in two passes at most: see :func:`zoom_search`.
+    """Go on to finer zooms while objects are long and thin, in two passes at most.
+
+    It yields the zoom to run at and is sent the maps at that zoom, as :func:`zoom_search` is.
 
     Rods side by side may have the area of round objects; the borders between them lie closer together.
     """

@@ -215,19 +215,14 @@ def encode_field(
     if params.mirror == "never" or (params.mirror == "auto" and not unsure(maps, engine.card)):
         return maps, 1
     pixels = plane.read(part)
-    mean: Mean | None = None
+    mean = Mean()
     step = len(tiles_of((pixels.shape[0], pixels.shape[1]), params, zoom))
     for number, look in enumerate(looks_at(zoom), 1):
         other = shown(plane, mirrored(pixels, look.axes))
         whole = slice(0, other.shape[0]), slice(0, other.shape[1])
         job = encode_part(engine, other, whole, look.zoom, params, done + number * step, total)
         note = f"Mirror image {number} of {VIEWS}"
-        seen = yield from noted(job, note, most=done + (number + 1) * step)
-        if mean is None:
-            mean = Mean(seen, look.axes)
-        else:
-            mean.add(seen, look.axes)
-    assert mean is not None
+        mean.add((yield from noted(job, note, most=done + (number + 1) * step)), look.axes)
     return mean.maps(), 1 + VIEWS
 
 

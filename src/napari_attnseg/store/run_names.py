@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from pathlib import Path
 
 from napari_attnseg.errors import CheckpointError, StoreError
-from napari_attnseg.store import runs
+from napari_attnseg.store import models, runs
 from napari_attnseg.store.files import not_written, write_atomic
 from napari_attnseg.store.locks import held
 
@@ -37,10 +36,22 @@ def put_aside(run: Path) -> Path:
     while (aside := run.with_name(f"{run.name}.{number}")).exists():
         number += 1
     try:
-        os.rename(run, aside)
+        run.rename(aside)
     except OSError as err:
         raise not_written(f"The run '{run.name}' could not be put aside", err) from err
     return aside
+
+
+def rename_model(old: str, new: str) -> None:
+    """Rename a model, and let what was tuned or is to be tuned from it follow.
+
+    Raises
+    ------
+    UnknownModelError, InputError, StoreError
+        See :func:`napari_attnseg.store.models.rename`.
+    """
+    models.rename(old, new)
+    follow(old, new)
 
 
 def follow(old: str, new: str) -> None:
