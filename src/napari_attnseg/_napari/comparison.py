@@ -14,7 +14,7 @@ from napari_attnseg._napari.layers import META, labels_geometry
 from napari_attnseg._napari.rerun import order_of
 from napari_attnseg._napari.shown import plane_indices
 from napari_attnseg.core.classes import class_difference
-from napari_attnseg.core.merge import CHANGED, FOUND, LOST, difference
+from napari_attnseg.core.merge import CHANGED, FOUND, LOST, common, difference
 from napari_attnseg.jobs.segment import segment
 from napari_attnseg.jobs.warmup import warmup
 from napari_attnseg.records import Progress
@@ -34,8 +34,11 @@ if TYPE_CHECKING:
     Plane = npt.NDArray[np.int32]
 
 COLOURS: dict[int | None, str] = {LOST: "#e0523f", FOUND: "#3fae5a", CHANGED: "#3d8fe0"}
-LEGEND = "Red: objects only before · green: only after · blue: the border moved"
+LEGEND = "Red: {lost} only before · green: {found} only after · blue: the border moved"
 CLASS_LEGEND = "Red: a class only before · green: only after · blue: another class"
+
+
+_SHARE, _FEWEST = 0.75, 3  # a model that finds fewer of the user's objects, by so many at least, is warned of
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,33 @@ class Compared:
     before: Plane
     after: Plane
     task: Task = "instances"
+
+    @property
+    def legend(self) -> str:
+        """What the colours of the difference mean, and how many objects have the first two."""
+        if self.task == "classes":
+            return CLASS_LEGEND
+        both = len(common(self.before, self.after))
+        lost, found = (_number(plane) - both for plane in (self.before, self.after))
+        return LEGEND.format(lost=f"{lost} object{'' if lost == 1 else 's'}", found=found)
+
+    def missed(self) -> str:
+        """Return what is to be said where the new model finds far fewer of the user's objects; "" else."""
+        mine = self.found.pair.exact(self.found.key)
+        if self.task == "classes" or mine.shape != self.before.shape:
+            return ""
+        old, new = (len(common(mine, plane)) for plane in (self.before, self.after))
+        if new > min(_SHARE * old, old - _FEWEST):
+            return ""
+        return (
+            f"Of your {_number(mine)} objects on this plane the model before finds {old}, the new one {new}. "
+            "If those that it misses are right, roll back, accept some of them (A in Correct) and train anew."
+        )
+
+
+def _number(labels: npt.NDArray[np.integer]) -> int:
+    """Return how many objects there are."""
+    return int(np.count_nonzero(np.unique(labels)))
 
 
 def compare_models(

@@ -136,7 +136,7 @@ class AfterBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def _on_compared(self, made: Compared, names: tuple[str, str]) -> None:
         self.end_comparison()
         self._comparison = comparison.show_comparison(self._viewer.layers, made, names)
-        self.result.compared(self._comparison is not None)
+        self.result.compared(made if self._comparison is not None else None)
 
     def _on_look(self, which: str) -> None:
         if self._comparison is not None:
@@ -147,7 +147,7 @@ class AfterBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if self._comparison is not None:
             self._comparison.close()
         self._comparison = None
-        self.result.compared(False)
+        self.result.compared(None)
 
     def accept(self) -> None:
         """Choose the new model, and offer to run it on the open images."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QButtonGroup, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from napari_attnseg._napari.comparison import CLASS_LEGEND, LEGEND
 from napari_attnseg._qt.finetune_run import duration
 from napari_attnseg._qt.widgets import heading, note, set_note
 from napari_attnseg.core.classes import shared_dice
@@ -16,6 +15,8 @@ from napari_attnseg.core.corrections import TOO_FEW
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from napari_attnseg._napari.comparison import Compared
 
 _CLOSING = " After these scores it learnt from them, too."
 _STRICTER = " It found more objects than you left, so it was made stricter."
@@ -49,7 +50,8 @@ class ResultBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.table = note(name="attnseg_tune_result")
         self.table.setTextFormat(Qt.TextFormat.RichText)
         self.compare_button = _button("Compare on the image", "attnseg_tune_compare")
-        self.legend = note(LEGEND, name="attnseg_tune_legend")
+        self.legend = note(name="attnseg_tune_legend")
+        self.missed_line = note(name="attnseg_tune_missed")
         self.look_buttons = {name: _button(text, f"attnseg_look_{name}") for name, text in _LOOKS.items()}
         group = QButtonGroup(self)
         for name, button in self.look_buttons.items():
@@ -69,6 +71,7 @@ class ResultBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
         column.addWidget(self.compare_button)
         column.addLayout(_row(*self.look_buttons.values()))
         column.addWidget(self.legend)
+        column.addWidget(self.missed_line)
         column.addLayout(_row(self.accept_button, self.back_button))
         column.addWidget(self.said_line)
         column.addWidget(self.rerun_line)
@@ -88,10 +91,9 @@ class ResultBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def show_result(self, name: str, parent: str, result: Mapping[str, Any], headline: str) -> None:
         """Show how a model did, and ask what shall become of it."""
         self.name = name
-        self.legend.setText(CLASS_LEGEND if result.get("task") == "classes" else LEGEND)
         self.title.setText(f"<b>{headline}</b>")
         self.table.setText(table(parent, name, result))
-        self.compared(False)
+        self.compared(None)
         set_note(self.said_line, "")
         self.accept_button.setVisible(True)
         self.back_button.setText("Roll back")
@@ -105,12 +107,13 @@ class ResultBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
             why_not or "Segment the corrected plane with both models: two Labels layers and their difference."
         )
 
-    def compared(self, on: bool) -> None:
-        """Show or hide the buttons that choose which layer of a comparison is looked at."""
+    def compared(self, made: Compared | None) -> None:
+        """Show what a comparison tells and the buttons that choose which of its layers is looked at."""
         for button in self.look_buttons.values():
-            button.setVisible(on)
+            button.setVisible(made is not None)
         self.look_buttons["difference"].setChecked(True)
-        self.legend.setVisible(on)
+        set_note(self.legend, made.legend if made else "")
+        set_note(self.missed_line, made.missed() if made else "")
 
     def was_accepted(self, question: str) -> None:
         """Show that the model is chosen, and ask about the open images."""

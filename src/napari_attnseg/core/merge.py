@@ -127,15 +127,20 @@ def _names(current: Labels, new: Labels, ids: npt.NDArray[np.int64], top: int) -
     return names
 
 
+def common(before: npt.NDArray[np.integer], after: npt.NDArray[np.integer]) -> dict[int, int]:
+    """Return the objects that two results, (H, W), both have: id in ``before`` to id in ``after``."""
+    rows, cols, iou = id_overlaps(before, after)
+    same = iou >= _SAME
+    return dict(zip(rows[same].tolist(), cols[same].tolist(), strict=True))
+
+
 def difference(before: Labels, after: Labels) -> Labels:
     """Return where two results differ, (H, W) int32.
 
     1 (:data:`LOST`): objects only before; 2 (:data:`FOUND`): objects only after; 3 (:data:`CHANGED`):
     pixels that changed hands in objects that both have.
     """
-    rows, cols, iou = id_overlaps(before, after)
-    same = iou >= _SAME
-    partner = dict(zip(rows[same].tolist(), cols[same].tolist(), strict=True))
+    partner = common(before, after)
     out = np.zeros(before.shape, dtype=np.int32)
     kept_before = np.isin(before, list(partner))
     kept_after = np.isin(after, list(partner.values()))
