@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from napari_attnseg.core import size
+from napari_attnseg.core import size, thin
 from napari_attnseg.core.mirror import Look, Mean, looks_at, mirrored, read_maps, steady_zoom
-from napari_attnseg.core.size import by_width, elongation
+from napari_attnseg.core.thin import by_width, elongation
 from napari_attnseg.records import DenseMaps, ModelCard
 
 CARD = ModelCard("fake", "Fake", {}, diameter=24.0)
@@ -232,7 +232,7 @@ def test_length_and_width_are_those_of_the_ellipse_with_the_same_moments():
     ],
 )
 def test_long_thin_objects_are_looked_at_closer(monkeypatch, width, worse_at, canonical, zoom):
-    monkeypatch.setattr(size, "agreement", lambda maps: float(maps.distance[0, 0]))
+    monkeypatch.setattr(thin, "agreement", lambda maps: float(maps.distance[0, 0]))
 
     def run(at):
         found = rods(width)
@@ -259,7 +259,7 @@ def test_round_objects_are_not_looked_at_closer():
 
 
 def test_mirror_images_of_long_thin_objects_are_looked_at_closer(monkeypatch):
-    monkeypatch.setattr(size, "agreement", lambda _maps: 0.9)
+    monkeypatch.setattr(thin, "agreement", lambda _maps: 0.9)
     zooms, search = [], steady_zoom(CARD, 1.0, rods(14))
     look = next(search)
     try:

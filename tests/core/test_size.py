@@ -12,6 +12,7 @@ from napari_attnseg.core.size import (
     COMFORT,
     FINE,
     GAIN,
+    STEADY,
     SURE,
     ZOOM_LIMITS,
     agreement,
@@ -379,10 +380,10 @@ def test_specks_are_tried_coarser_than_zoom_1(monkeypatch):
 @pytest.mark.parametrize(
     ("first", "fine", "probability", "zoom"),
     [
-        pytest.param(0.7, AGREED + 0.01, 0.92, FINE, id="a crowd of small ones"),
+        pytest.param(0.7, 0.86, 0.92, FINE, id="a crowd of small ones"),
         pytest.param(AGREED + 0.01, 1.0, 0.92, None, id="the first look was right"),
-        pytest.param(0.7, AGREED - 0.01, 0.92, None, id="no crowd either"),
-        pytest.param(0.7, AGREED + 0.01, 0.8, None, id="not sure of the crowd"),
+        pytest.param(0.7, 0.84, 0.92, None, id="no crowd either"),
+        pytest.param(0.7, 0.86, 0.79, None, id="not sure of the crowd"),
     ],
 )
 def test_large_things_whose_votes_disagree_may_be_crowds(monkeypatch, first, fine, probability, zoom):
@@ -397,6 +398,51 @@ def test_large_things_whose_votes_disagree_may_be_crowds(monkeypatch, first, fin
     monkeypatch.setattr(size, "agreement", lambda found: float(found.distance[0, 0]))
     assert settle_zoom(run, 24)[0] == (zoom or zoom_for(150, 24))
     assert (FINE in runs) == (first < AGREED)
+
+
+@pytest.mark.parametrize(
+    ("seen", "probability", "agreed", "large", "zoom"),
+    [
+        pytest.param(35, 0.88, 0.92, 180, 1, id="a crowd at first sight"),
+        pytest.param(35, 0.88, 0.92, 68, COARSE, id="hardly smaller"),
+        pytest.param(35, 0.79, 0.92, 180, COARSE, id="not sure of the crowd"),
+        pytest.param(35, 0.88, 0.84, 180, COARSE, id="votes that do not agree"),
+    ],
+)
+def test_a_coarser_look_does_not_hide_the_crowd_of_the_first(
+    monkeypatch, seen, probability, agreed, large, zoom
+):
+    def votes_of(found):
+        return {probability: agreed, 0.95: 1.0}.get(round(float(found.foreground[-1, 0]), 2), 0.5)
+
+    monkeypatch.setattr(size, "agreement", votes_of)
+    found, _ = looks(lambda at: (seen, probability) if at == 1 else (large, 0.95 if at < 1 else 0.7))
+    assert found[0] == zoom
+
+
+@pytest.mark.parametrize(
+    ("large", "agreed", "small", "zoom", "looked"),
+    [
+        pytest.param(60, 0.93, 22, FINE, True, id="bundles of a crowd"),
+        pytest.param(60, 0.93, 31, 1, True, id="hardly smaller"),
+        pytest.param(60, STEADY, 22, 1, False, id="votes that agree"),
+        pytest.param(47, 0.93, 20, 1, False, id="small enough"),
+    ],
+)
+def test_bundles_that_a_network_is_sure_of_are_looked_at_closer(
+    monkeypatch, large, agreed, small, zoom, looked
+):
+    runs = []
+
+    def run(at):
+        runs.append(at)
+        found = maps(large if at == 1 else small, 0.94)
+        found.distance[:] = agreed
+        return found
+
+    monkeypatch.setattr(size, "agreement", lambda found: float(found.distance[0, 0]))
+    assert settle_zoom(run, 24)[0] == zoom
+    assert (FINE in runs) is looked
 
 
 def test_a_sure_network_is_not_asked_whether_its_votes_agree(monkeypatch):

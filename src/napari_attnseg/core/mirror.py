@@ -20,12 +20,12 @@ from napari_attnseg.core.postprocess import read_out
 from napari_attnseg.core.size import (
     ZOOM_LIMITS,
     as_usual,
-    by_width,
     estimate_diameter,
     settle_for,
     too_large,
     unsure,
 )
+from napari_attnseg.core.thin import by_width
 from napari_attnseg.params import ReadoutParams
 from napari_attnseg.records import DenseMaps
 

@@ -27,7 +27,9 @@ _NEAR = 0.5  # a zoom so near to that of the second look that none is taken
 _SMALLEST_AREA = 100  # pixels of the image that a second look must call foreground
 _FULLEST = 0.8  # share of the image that the second look may call foreground: all of it says nothing of sizes
 FINE = 2.0  # the zoom of a look for crowds of small objects that were taken for large ones
-_SURE_OF_SMALL = 0.85  # sureness of that look, below which it does not count
+_SURE_OF_CROWD, _AGREED_ON_CROWD = 0.8, 0.85  # sureness and agreement, below which a crowd does not count
+_SHRUNK = 0.5  # diameter in a crowd, of that of what was taken for one object, pixels of the image
+_MANY_IN_ONE = 2.0  # diameter, as a multiple of the canonical one, from which on a crowd is looked for
 AGREED = 0.9  # agreement of the votes, below which neighbouring zooms are tried
 STEADY = 0.97  # agreement of the votes, below which mirror images are looked at, however sure it is
 BETTER = 0.03  # by how much the votes must agree better there
@@ -39,8 +41,6 @@ _CLEAR = 0.95  # agreement of the votes in such a look, below which it does not 
 _FEW = 20  # things found so far, above which none is taken: tissue is not one large object
 _FEWEST_PIXELS_FAR = 32  # side of an image in it, below which it is not taken
 _SOFT = (0.3, 0.7)  # probabilities of the foreground of what is neither inside nor outside
-_LONG = 1.8  # length over width, median of the objects, from which on they are read by their width
-_WIDE = 20.0  # width, resized pixels, that such objects need
 _CRISP = 0.9  # width of their band along a border, resized pixels, above which it is a glow
 
 
@@ -131,10 +131,8 @@ def zoom_search(
     zoom, maps = yield from _by_size(first, canonical, threshold)
     if far := (yield from _from_afar(zoom, maps, canonical, threshold)):
         return far
-    if zoom < 1 and agreement(first) < AGREED:  # large things, or crowds of small ones seen as such
-        fine = yield FINE
-        if agreement(fine) >= AGREED and sureness(fine.foreground, threshold) >= _SURE_OF_SMALL:
-            zoom, maps = yield from _follow(FINE, fine, canonical, threshold)
+    if found := (yield from _crowd(first, zoom, maps, canonical, threshold)):
+        zoom, maps = found
     if sureness(maps.foreground, threshold) >= SURE or estimate_diameter(maps, threshold) is None:
         return zoom, maps
     return (yield from _by_votes(zoom, maps, canonical, threshold))
@@ -191,6 +189,32 @@ def _from_afar(
     return None
 
 
+def _crowd(
+    first: DenseMaps, zoom: float, maps: DenseMaps, canonical: float, threshold: float
+) -> Generator[float, DenseMaps, tuple[float, DenseMaps] | None]:
+    """Look for crowds of small objects where large ones were found: at zoom 1, or closer.
+
+    Closer only where the votes at zoom 1 did not agree; less is asked of them where large objects were seen
+    at a coarser zoom.
+    """
+
+    def is_crowd(seen: DenseMaps, at: float) -> bool:
+        """Tell whether a look shows many small objects where one large one was seen."""
+        old, new = (estimate_diameter(m, threshold) or 0.0 for m in (maps, seen))
+        if not COMFORT[0] <= new * at / canonical <= COMFORT[1] or new >= _SHRUNK * old:
+            return False
+        return sureness(seen.foreground, threshold) >= _SURE_OF_CROWD and agreement(seen) >= _AGREED_ON_CROWD
+
+    if zoom < 1 and is_crowd(first, 1.0):
+        return (yield from _follow(1.0, first, canonical, threshold))
+    if zoom == 1 and (estimate_diameter(maps, threshold) or 0.0) < _MANY_IN_ONE * canonical:
+        return None
+    if zoom > 1 or agreement(first) >= (AGREED if zoom < 1 else STEADY):
+        return None
+    fine = yield FINE
+    return (yield from _follow(FINE, fine, canonical, threshold)) if is_crowd(fine, FINE) else None
+
+
 def _softness(maps: DenseMaps, zoom: float) -> float:
     """Return how wide the border between objects and ground is, pixels of the resized image.
 
@@ -234,51 +258,6 @@ def _by_votes(
         if moved:
             break
     return zoom, maps
-
-
-def by_width(
-    zoom: float, maps: DenseMaps, canonical: float
-) -> Generator[float, DenseMaps, tuple[float, DenseMaps]]:
-    """Go on to finer zooms while objects are long and thin, in two passes at most.
-
-    It yields the zoom to run at and is sent the maps at that zoom, as :func:`zoom_search` is.
-
-    Rods side by side may have the area of round objects; the borders between them lie closer together.
-    """
-    for _ in range(2):
-        length, width = elongation(maps)
-        wanted = float(np.clip(zoom * STEPS[1], *ZOOM_LIMITS))
-        if length < _LONG or width * zoom >= _WIDE or wanted == zoom:
-            break
-        finer = yield wanted
-        if agreement(finer) < agreement(maps) or too_large(finer, wanted, canonical):
-            break
-        zoom, maps = wanted, finer
-    return zoom, maps
-
-
-def elongation(maps: DenseMaps) -> tuple[float, float]:
-    """Return the median length over width of the objects, and their median width in pixels; 0 without any.
-
-    Both are those of the ellipse with an object's second moments.
-    """
-    seeds = find_seeds(maps)
-    count = len(seeds.position)
-    area = np.bincount(seeds.best, minlength=count + 1)[:count]
-    whole = area > 0
-    if not whole.any():
-        return 0.0, 0.0
-
-    def mean(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        total = np.bincount(seeds.best, values, minlength=count + 1)[:count]
-        return np.asarray(total[whole] / area[whole])
-
-    y, x = (part.astype(np.float64) for part in np.divmod(seeds.pixels, maps.foreground.shape[1]))
-    cy, cx = mean(y), mean(x)
-    yy, xx, xy = mean(y * y) - cy**2, mean(x * x) - cx**2, mean(x * y) - cx * cy
-    half, turn = (yy + xx) / 2 + 1 / 12, np.hypot((yy - xx) / 2, xy)  # 1 / 12: a pixel has a width, too
-    short = np.maximum(half - turn, 1 / 12)
-    return float(np.median(np.sqrt((half + turn) / short))), float(np.median(4 * np.sqrt(short)))
 
 
 def _surer(coarse: DenseMaps, fine: DenseMaps, threshold: float) -> bool:
