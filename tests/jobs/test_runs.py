@@ -292,7 +292,7 @@ def test_a_child_that_does_not_listen_is_killed(monkeypatch):
     if hasattr(os, "getsid"):
         assert os.getsid(started.pid) == started.pid  # a session of its own: it outlives the window
         own = os.getpriority(os.PRIO_PROCESS, 0)
-        assert os.getpriority(os.PRIO_PROCESS, started.pid) == min(19, own + 5)
+        assert os.getpriority(os.PRIO_PROCESS, started.pid) == min(19, own + 10)
     begin = time.monotonic()
     assert child.stop(run, grace=0.2) is False
     assert time.monotonic() - begin < 2

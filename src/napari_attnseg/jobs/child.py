@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _POLL = 0.02  # seconds
-_NICE = 5
+_NICE = 10  # added to that of the window
 
 
 @dataclass(frozen=True, slots=True)
