@@ -201,6 +201,12 @@ def test_the_demo_replaces_its_own_files_only(image, tmp_path, capsys):
     for _ in range(2):
         assert call("demo", "--no-window", "--out", out) == 0
     assert (out / "mine.tif").exists()
+    capsys.readouterr()
+    corrected = np.array(read_image(out / "labels.tif", labels=True).data) + 1
+    tifffile.imwrite(out / "labels.tif", corrected)  # by another program
+    said = refused(capsys, call("demo", "--no-window", "--out", out))
+    assert "labels.tif' is there already and is no result" in said
+    np.testing.assert_array_equal(tifffile.imread(out / "labels.tif"), corrected)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from napari.layers import Labels
 
 from napari_attnseg._napari import corrections as C
 from napari_attnseg._napari import layers as L
+from napari_attnseg._napari import marks
 from napari_attnseg._napari import rerun as R
 from napari_attnseg._napari import tuning as T
 from napari_attnseg._napari.comparison import Compared, show_comparison, show_preview
@@ -223,6 +224,20 @@ def test_a_rerun_keeps_corrections_is_one_undo_and_the_corrections_still_count()
         R.apply(scene.session, refill(scene, np.roll(TRUTH, shift, axis=1)))
     assert scene.found()[0].changes.count == 2
     assert len(scene.session.kept(scene.labels).versions) == 4  # the newest three, and the first
+
+
+def test_a_rerun_writes_over_nothing_that_was_accepted():
+    scene = Scene()
+    marks.set_checked(scene.labels, [5], True)
+    made = refill(scene, np.roll(TRUTH, 3, axis=1))
+    marks.set_checked(scene.labels, [7], True)  # between merge and write
+    assert R.apply(scene.session, made) > 0
+    after = scene.labels.data
+    for label in (5, 7):
+        assert (after[label == TRUTH] == label).all()
+    assert (after[TRUTH == 1] != 1).any()
+    assert marks.checked(scene.labels) == {5, 7}
+    assert scene.found()[0].changes.accepted == (5, 7)
 
 
 def test_what_is_drawn_between_merge_and_write_is_kept_and_done_planes_stay():

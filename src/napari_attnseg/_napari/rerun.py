@@ -13,10 +13,10 @@ from napari_attnseg._napari.corrections import Pair, known_pixels
 from napari_attnseg._napari.edits import not_writable, put
 from napari_attnseg._napari.kept import Kept
 from napari_attnseg._napari.layers import META
+from napari_attnseg._napari.marks import checked
 from napari_attnseg._napari.orders import Order, run_orders
 from napari_attnseg._napari.shown import copy_planes
 from napari_attnseg.core.axes import clip_field, plane_keys
-from napari_attnseg.core.corrections import compare_labels
 from napari_attnseg.core.merge import Merged, merge, merge_classes, territory
 from napari_attnseg.errors import InputError
 from napari_attnseg.params import SegmentParams
@@ -45,6 +45,8 @@ class Refill:
         What the plane held when it was merged, and what it becomes.
     numbers : dict of int to str, or None
         Number in the layer and name of every class of the model, in its order; None where objects are filled.
+    accepted : frozenset of int
+        Ids in the layer that were marked as accepted when it was merged.
     """
 
     pair: Pair
@@ -54,6 +56,7 @@ class Refill:
     field: tuple[slice, slice]
     planes: dict[PlaneKey, tuple[npt.NDArray[np.int32], Merged]]
     numbers: dict[int, str] | None = None
+    accepted: frozenset[int] = frozenset()
 
 
 def order_of(pair: Pair, model: str, device: str, task: Task = "instances") -> Order:
@@ -98,7 +101,8 @@ def _refill(pair: Pair, how: How, outcome: Outcome) -> Refill:
                 f"'{order.params.model}' tells no classes apart.", "Choose a model that learnt classes."
             )
         named = dict(zip(numbers_of(pair, how, classes), classes, strict=True))
-    made = Refill(pair, how, order.params, outcome.segmentation, window, {}, named)
+    accepted = frozenset(checked(pair.labels))
+    made = Refill(pair, how, order.params, outcome.segmentation, window, {}, named, accepted)
     top = _top(pair)
     for key in order.planes or plane_keys(order.source):
         current = pair.after(key)
@@ -119,7 +123,7 @@ def _merged(made: Refill, key: PlaneKey, current: npt.NDArray[np.int32], top: in
         known = known_classes(pair, key, made.how, current)
         decided = painted | outside if known is None else painted | outside | known
         return merge_classes(current, before, new, decided, list(made.numbers))
-    changes = compare_labels(before, current)
+    changes = pair.changes(before, current)  # what was accepted is the user's, too
     decided = territory(before, current, changes.kept)
     known = known_pixels(pair, key, made.how)  # regions and planes that the user called complete
     if known is not None:
@@ -136,8 +140,8 @@ def _top(pair: Pair) -> int:
 def apply(session: Session, made: Refill) -> int:
     """Write a refill into its layer as one step that ctrl+z takes back; return the pixels that changed.
 
-    What the user drew since the merge is looked at again.  A hidden layer is shown: napari keeps no history
-    of one that it never drew.
+    What the user drew or accepted since the merge is looked at again.  A hidden layer is shown: napari
+    keeps no history of one that it never drew.
 
     Raises
     ------
@@ -152,9 +156,10 @@ def apply(session: Session, made: Refill) -> int:
     version = _version(pair, made.planes)
     top = max(_top(pair), *(id_ for _, merged in made.planes.values() for id_ in merged.ids.values()), 0)
     ids: dict[int, int] = {}  # in the prediction: in the layer
+    marked = checked(layer) != made.accepted
     for key, (then, merged) in made.planes.items():
         now, result = pair.after(key), merged
-        if not np.array_equal(then, now):
+        if marked or not np.array_equal(then, now):
             result = _merged(made, key, now, top)
             top = max(top, *result.ids.values(), 0)
         index = pair.index(key)

@@ -61,8 +61,8 @@ def _check_foreign(out: Path) -> None:
     import numpy as np
 
     from napari_attnseg.core.demo import demo_image
-    from napari_attnseg.jobs.demo import FILES, SCREENSHOT
-    from napari_attnseg.store.images import read_image
+    from napari_attnseg.jobs.demo import FILES, LABELS, SCREENSHOT
+    from napari_attnseg.store.images import check_ours, read_image
 
     taken = [out / name for name in (*FILES, SCREENSHOT) if (out / name).exists()]
     if not taken:
@@ -73,6 +73,7 @@ def _check_foreign(out: Path) -> None:
         ours = False
     if not ours:
         raise StoreError(f"'{taken[0]}' is there already and not of the demo.", "Choose another --out.")
+    check_ours(out / LABELS)  # not where they were corrected and saved since
 
 
 def _files_only(out: Path, as_json: bool) -> int:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from napari_attnseg.engine import Engine
 
-FILES = ("image.tif", "labels.tif", "attention.png", "overlay.png")
+LABELS = "labels.tif"
+FILES = ("image.tif", LABELS, "attention.png", "overlay.png")
 SCREENSHOT = "screenshot.png"  # of the window, beside them
 
 
