@@ -112,6 +112,8 @@ def test_from_corrections_to_an_accepted_model_and_back(corrected, qtbot, tune):
     # both models are compared on the image by themselves
     qtbot.waitUntil(lambda: not dock.jobs.busy, timeout=20_000)
     assert "im · after (base-tuned)" in viewer.layers
+    assert "only before · green" in result.legend.text()
+    assert result.legend.isVisible()
     assert not labels.visible
     press(qtbot, result.look_buttons["after"])
     assert viewer.layers["im · after (base-tuned)"].visible

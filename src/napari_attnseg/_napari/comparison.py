@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 COLOURS: dict[int | None, str] = {LOST: "#e0523f", FOUND: "#3fae5a", CHANGED: "#3d8fe0"}
 LEGEND = "Red: {lost} only before · green: {found} only after · blue: the border moved"
 CLASS_LEGEND = "Red: a class only before · green: only after · blue: another class"
-
-
 _SHARE, _FEWEST = 0.75, 3  # a model that finds fewer of the user's objects, by so many at least, is warned of
 
 
@@ -48,34 +46,46 @@ class Compared:
     Attributes
     ----------
     before, after : ndarray, (H, W) int32
+    legend : str
+        What the colours of the difference mean.
+    missed : str
+        A warning where the new model misses many of the user's objects; "" else.
     """
 
     found: Found
     before: Plane
     after: Plane
     task: Task = "instances"
+    legend: str = CLASS_LEGEND
+    missed: str = ""
 
-    @property
-    def legend(self) -> str:
-        """What the colours of the difference mean, and how many objects have the first two."""
-        if self.task == "classes":
-            return CLASS_LEGEND
-        both = len(common(self.before, self.after))
-        lost, found = (_number(plane) - both for plane in (self.before, self.after))
-        return LEGEND.format(lost=f"{lost} object{'' if lost == 1 else 's'}", found=found)
 
-    def missed(self) -> str:
-        """Return what is to be said where the new model finds far fewer of the user's objects; "" else."""
-        mine = self.found.pair.exact(self.found.key)
-        if self.task == "classes" or mine.shape != self.before.shape:
-            return ""
-        old, new = (len(common(mine, plane)) for plane in (self.before, self.after))
-        if new > min(_SHARE * old, old - _FEWEST):
-            return ""
-        return (
-            f"Of your {_number(mine)} objects on this plane the model before finds {old}, the new one {new}. "
-            "If those that it misses are right, roll back, accept some of them (A in Correct) and train anew."
-        )
+def legend(before: Plane, after: Plane) -> str:
+    """Return what the colours of the difference mean, and how many objects have the first two."""
+    both = len(common(before, after))
+    lost, found = (_number(plane) - both for plane in (before, after))
+    return LEGEND.format(lost=f"{lost} object{'' if lost == 1 else 's'}", found=found)
+
+
+def missed(mine: npt.NDArray[np.integer], before: Plane, after: Plane) -> str:
+    """Return what is to be said where the new model finds far fewer of the user's objects; "" else.
+
+    Parameters
+    ----------
+    mine : ndarray, (H, W) int
+        The user's labels; another shape tells nothing.
+    before, after : ndarray, (H, W) int32
+        What the old and the new model find.
+    """
+    if mine.shape != before.shape:
+        return ""
+    old, new = (len(common(mine, plane)) for plane in (before, after))
+    if new > min(_SHARE * old, old - _FEWEST):
+        return ""
+    return (
+        f"Of your {_number(mine)} objects on this plane the model before finds {old}, the new one {new}. "
+        "If those that it misses are right, roll back, accept some of them (A in Correct) and train anew."
+    )
 
 
 def _number(labels: npt.NDArray[np.integer]) -> int:
@@ -105,7 +115,11 @@ def compare_models(
             if loaded is None:
                 made.close()
         results.append(np.asarray(result.labels[found.key.index]))
-    return Compared(found, results[0], results[1], task)
+    before, after = results
+    if task == "classes":
+        return Compared(found, before, after, task)
+    mine = found.pair.exact(found.key)
+    return Compared(found, before, after, task, legend(before, after), missed(mine, before, after))
 
 
 def _as_is(engine: Engine) -> Generator[Progress, None, Engine]:

@@ -113,7 +113,7 @@ class ResultBox(QWidget):  # type: ignore[misc]  # qtpy is untyped
             button.setVisible(made is not None)
         self.look_buttons["difference"].setChecked(True)
         set_note(self.legend, made.legend if made else "")
-        set_note(self.missed_line, made.missed() if made else "")
+        set_note(self.missed_line, made.missed if made else "")
 
     def was_accepted(self, question: str) -> None:
         """Show that the model is chosen, and ask about the open images."""
