@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from napari_attnseg._qt.finetune_result import table
+from napari_attnseg._napari.comparison import Compared
+from napari_attnseg._qt.finetune_result import ResultBox, table
 from napari_attnseg.errors import InputError
 from tests.fakes import blobs
 from tests.qt.test_dock import run
@@ -42,6 +43,20 @@ def test_a_layer_that_cannot_be_filled_does_not_stop_the_others(open_dock, tune,
     assert done == layers[1:]
     assert "'first' cannot be written to" in panel.error_line.text()
     assert panel.after.result.said_line.text().startswith("5 pixels")
+
+
+def test_what_the_comparison_tells_stands_under_its_buttons_and_goes_with_it(qtbot):
+    box = ResultBox()
+    qtbot.addWidget(box)
+    box.show()
+    lines = box.legend, box.missed_line
+    box.compared(Compared(None, blobs()[1], blobs()[1], legend="Red: 4 objects", missed="Of your 9 objects"))
+    assert [line.text() for line in lines] == ["Red: 4 objects", "Of your 9 objects"]
+    assert all(line.isVisible() for line in lines)
+    box.compared(Compared(None, blobs()[1], blobs()[1], legend="Red: 0 objects"))
+    assert not box.missed_line.isVisible()
+    box.compared(None)
+    assert not any(line.isVisible() for line in lines)
 
 
 BEFORE = {"ap50": 1.0, "pq": 0.951, "dice": 0.9751, "objects": 5}
